@@ -1,0 +1,16 @@
+"""Ids that sort by time: 48 bits of milliseconds and 80 bits of randomness, in hex."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Final
+
+RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,127}")
+"""What a run's or an incarnation's id may be (wire §3); use `fullmatch`."""
+
+
+def new_id(prefix: str) -> str:
+    """A fresh id such as `req_01939f3c…`: `prefix`, an underscore, 32 hex digits."""
+    return f"{prefix}_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"

@@ -1,0 +1,64 @@
+"""A ledger row: the names that every export carries (wire §8)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One attempt that may cost, one refusal of an identified agent, or one avoidance.
+
+    `time` is epoch microseconds. `input_tokens` includes the cached ones, `output_tokens` the
+    reasoning ones. Unknown text is empty, never null, so that groups add up.
+    """
+
+    time: int
+    request_id: str
+    run: str = ""
+    step: int = 0
+    attempt: int = 1
+    kind: str = "llm"  # llm | tool | own
+    agent: str = ""
+    issuer: str = ""
+    subject: str = ""
+    assurance: str = ""
+    key_id: str = ""
+    chain: str = ""  # space-separated, outermost first
+    team: str = ""
+    cost_center: str = ""
+    tags: str = ""  # JSON object
+    on_behalf_of: str = ""
+    decision_id: str = ""
+    provider: str = ""
+    model: str = ""
+    served_model: str = ""
+    tool: str = ""
+    dialect: str = ""
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    image_tokens: int = 0
+    price_version: str = ""  # empty: no price is known, cost is 0 and says so
+    cost_nano_usd: int = 0
+    list_cost_nano_usd: int = 0
+    avoided_nano_usd: int = 0
+    avoided_reason: str = ""
+    held_nano_usd: int = 0
+    outcome: str = "complete"  # complete | cancelled | truncated | failed | refused | cached | replayed | lost
+    estimated: bool = False
+    upstream_request_id: str = ""
+    # Not exported: what `/gateway/v1/calls/{id}` and `show` tell beside the money.
+    iss: str = ""  # the issuer's own identifier: with `subject` it is the owner
+    status: int = 0
+    code: str = ""  # the refusal's code
+    duration_us: int = 0
+
+
+COLUMNS: Final = tuple(f.name for f in fields(LedgerRow))
+EXPORTED: Final = COLUMNS[: COLUMNS.index("iss")]
+"""The columns of wire §8, in its order."""

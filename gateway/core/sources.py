@@ -1,0 +1,99 @@
+"""The files that a configuration is made of: read from disk once, then handed on as they were.
+
+The supervisor loads through `DiskSources`, which remembers every byte it gave out; each worker
+loads the same configuration through `KeptSources` from that record. All processes therefore run
+the same state, whatever happens to the files in between.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Protocol
+
+MAX_FILE_BYTES: Final = 10 * 1024 * 1024
+
+
+class Sources(Protocol):
+    """Where configuration is read from."""
+
+    def read(self, path: Path) -> bytes:
+        """The file's content; raises `OSError` (`FileNotFoundError`, …) with a cause worth printing."""
+        ...
+
+    def listdir(self, path: Path) -> list[Path]:
+        """All regular files below a directory, sorted, each real file once; raises `OSError`."""
+        ...
+
+    def environment(self, name: str) -> str | None:
+        """A variable of the environment, `None` when unset."""
+        ...
+
+
+class DiskSources:
+    """The real files and environment; keeps a record of all it gave out."""
+
+    def __init__(self) -> None:
+        """Start with an empty record."""
+        self.files: dict[str, bytes] = {}
+        self.dirs: dict[str, list[str]] = {}
+        self.variables: dict[str, str | None] = {}
+
+    def read(self, path: Path) -> bytes:
+        """See `Sources`; refuses what is over 10 MiB."""
+        key = str(path)
+        if key not in self.files:
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                raise OSError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+            self.files[key] = data
+        return self.files[key]
+
+    def listdir(self, path: Path) -> list[Path]:
+        """See `Sources`; names and folders that start with a dot are left out."""
+        key = str(path)
+        if key not in self.dirs:
+            if not path.is_dir():
+                raise NotADirectoryError(f"{path} is not a directory")
+            found: dict[str, str] = {}
+            for folder, folders, names in os.walk(path):
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                for name in sorted(names):
+                    file = Path(folder, name)
+                    if not name.startswith(".") and file.is_file():
+                        found.setdefault(str(file.resolve()), str(file))
+            self.dirs[key] = sorted(found.values())
+        return [Path(name) for name in self.dirs[key]]
+
+    def environment(self, name: str) -> str | None:
+        """See `Sources`."""
+        if name not in self.variables:
+            self.variables[name] = os.environ.get(name)
+        return self.variables[name]
+
+
+class KeptSources:
+    """A record made by `DiskSources`, read again."""
+
+    def __init__(self, files: dict[str, bytes], dirs: dict[str, list[str]], variables: dict[str, str | None]) -> None:
+        """Take the three records."""
+        self._files, self._dirs, self._variables = files, dirs, variables
+
+    def read(self, path: Path) -> bytes:
+        """See `Sources`."""
+        try:
+            return self._files[str(path)]
+        except KeyError:
+            raise FileNotFoundError(f"{path} was not there when this configuration was read") from None
+
+    def listdir(self, path: Path) -> list[Path]:
+        """See `Sources`."""
+        try:
+            return [Path(name) for name in self._dirs[str(path)]]
+        except KeyError:
+            raise NotADirectoryError(f"{path} was not there when this configuration was read") from None
+
+    def environment(self, name: str) -> str | None:
+        """See `Sources`."""
+        return self._variables.get(name)
