@@ -1,0 +1,21 @@
+"""What can be set about the state on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from gateway.settings.types import SqliteFile, Text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSettings:
+    """Where state lives; the folder of `durable` also holds recovery files and the admin token."""
+
+    durable: Annotated[Path, SqliteFile()] = Path("var/passgate.db")
+    """What must not be lost: `sqlite:PATH`."""
+    volatile: Text | None = None
+    """What may be lost. Nothing is kept there yet."""
+    keys: Path | None = None
+    """The gateway's own keys. Nothing is kept there yet."""

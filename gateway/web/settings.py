@@ -1,0 +1,130 @@
+"""What can be set about the three listeners, the operators, and what a request may cost the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal
+
+from gateway.settings.types import (
+    NON_EMPTY,
+    Bind,
+    BindAddress,
+    Name,
+    Pattern,
+    Text,
+    Url,
+    count,
+    size,
+)
+
+_AGENTS: Final = Bind("127.0.0.1", 8080)
+_METRICS: Final = Bind("127.0.0.1", 9464)
+_ADMIN: Final = Bind("127.0.0.1", 9901)
+
+HostName = Annotated[
+    str,
+    Pattern("a host", r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", "a name such as gateway.example"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The certificate of a listener."""
+
+    NOT_BUILT: ClassVar[Mapping[str, str]] = {"client_ca": "client certificates are not built yet"}
+
+    cert: Path
+    """The certificate chain as PEM."""
+    key: Path
+    """Its private key as PEM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorSettings:
+    """One listener."""
+
+    bind: Annotated[Bind, BindAddress()]
+    """IP and port."""
+    hosts: Annotated[tuple[HostName, ...], NON_EMPTY] = ()
+    """Which `Host` headers are answered; without it the bound address and localhost."""
+    tls: TlsSettings | None = None
+    """Serve TLS with this certificate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsDoorSettings(DoorSettings):
+    """The listener for agents."""
+
+    bind: Annotated[Bind, BindAddress()] = _AGENTS
+    """IP and port."""
+    public_url: Annotated[str, Url()] | None = None
+    """How agents reach it, where that is not the bound address."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsDoorSettings(DoorSettings):
+    """The listener for metrics and health."""
+
+    bind: Annotated[Bind, BindAddress()] = _METRICS
+    """IP and port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminDoorSettings(DoorSettings):
+    """The listener for operators."""
+
+    bind: Annotated[Bind, BindAddress()] = _ADMIN
+    """IP and port."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenSettings:
+    """The three listeners."""
+
+    agents: AgentsDoorSettings = field(default_factory=AgentsDoorSettings)
+    """For agents."""
+    metrics: MetricsDoorSettings = field(default_factory=MetricsDoorSettings)
+    """For metrics and health."""
+    admin: AdminDoorSettings = field(default_factory=AdminDoorSettings)
+    """For operators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorSettings:
+    """A person or a program that may use the admin listener."""
+
+    NOT_BUILT: ClassVar[Mapping[str, str]] = {
+        "issuer": "operators with tokens of an issuer are not built yet: use `token_sha256`",
+        "subject": "operators with tokens of an issuer are not built yet: use `token_sha256`",
+    }
+
+    id: Name
+    """How logs name the operator."""
+    token_sha256: Annotated[str, Pattern("a SHA-256", "[0-9a-f]{64}", '64 hex digits: printf %s "$TOKEN" | sha256sum')]
+    """The SHA-256 of the operator's token, in hex."""
+    roles: Annotated[tuple[Literal["viewer", "finance", "approver", "operator"], ...], NON_EMPTY]
+    """What the operator may do."""
+    groups: tuple[Text, ...] = ()
+    """Which groups of approvers the operator belongs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitsSettings:
+    """What requests may cost the gateway."""
+
+    NOT_BUILT: ClassVar[Mapping[str, str]] = {"per_agent": "limits per agent are not built yet"}
+
+    body: Annotated[int, size("1KiB", "1 GiB")] = 32 * 1024 * 1024
+    """The largest request body."""
+    buffered: Annotated[int, size("1MiB", "1 TiB")] = 512 * 1024 * 1024
+    """All request bodies together that one worker holds."""
+    json_depth: Annotated[int, count("1", "500")] = 64
+    """How deep JSON may nest."""
+    json_keys: Annotated[int, count("1", "10M")] = 100_000
+    """How many object members a body may have."""
+    json_elements: Annotated[int, count("1", "100M")] = 2_000_000
+    """How many values a body may have."""
+    concurrency: Annotated[int, count("1", "1M")] = 2000
+    """How many calls one worker serves at once."""
