@@ -1,0 +1,115 @@
+"""Mint a token for a registered agent, for development: what its issuer would say in production."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from gateway.core.ids import RUN_ID, new_id
+from gateway.identity.issue import IssueError, PrivateKey, load_key, private_file
+from gateway.identity.keys import KeyMistakes, read_jwks
+from gateway.identity.registry import one_segment
+from gateway.identity.settings import AgentSettings, IdentitySettings, IssuerSettings
+
+ACCESS_TOKEN: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068
+
+
+class Minted(NamedTuple):
+    """A token and what it says."""
+
+    token: str
+    subject: str
+    expires: int  # epoch seconds
+
+
+def mint(
+    identity: IdentitySettings,
+    agents: Sequence[AgentSettings],
+    agent_id: str,
+    *,
+    ttl: float,
+    now: float,
+    subject: str | None = None,
+    on_behalf_of: str | None = None,
+    run: str | None = None,
+    incarnation: str | None = None,
+    parent_run: str | None = None,
+    key_file: Path | None = None,
+) -> Minted:
+    """Sign a token that this configuration accepts for `agent_id`; `ttl` in seconds, `now` in epoch seconds.
+
+    Raises `IssueError` where it could not be accepted, and `OSError` where a file cannot be read.
+    """
+    agent = _agent(agents, agent_id)
+    issuer = next((one for one in identity.issuers if one.name == agent.issuer), None)
+    if issuer is None:
+        raise IssueError(f"agent {agent_id} is of issuer {agent.issuer}, which is not configured")
+    if not 1 <= ttl <= issuer.max_lifetime:
+        raise IssueError(
+            f"a token of issuer {issuer.name} may live for 1 s to {issuer.max_lifetime:g} s (max_lifetime)"
+        )
+    ids = {"run": run, "inc": incarnation, "parent_run": parent_run}
+    for name, value in ids.items():
+        if value is not None and not RUN_ID.fullmatch(value):
+            raise IssueError(f"{name} {value!r} is not 1 to 128 letters, digits and ._~:@+=-")
+    subject = _subject(agent, subject)
+    start, key = int(now), _key(issuer, key_file)
+    claims: dict[str, object] = {
+        **agent.claims,
+        "iss": issuer.iss,
+        "sub": subject,
+        "aud": identity.audience,
+        "iat": start,
+        "exp": start + int(ttl),
+        "jti": new_id("tok"),
+        **{name: value for name, value in ids.items() if value is not None},
+    }
+    if on_behalf_of is not None:  # RFC 8693 §4.1: the user is the subject, the agent acts
+        claims |= {"sub": on_behalf_of, "act": {"sub": subject}}
+    typ = ACCESS_TOKEN if ACCESS_TOKEN in issuer.typ else issuer.typ[0]
+    return Minted(key.sign({"typ": typ}, claims), subject, start + int(ttl))
+
+
+def _agent(agents: Sequence[AgentSettings], agent_id: str) -> AgentSettings:
+    for agent in agents:
+        if agent.id == agent_id:
+            return agent
+    known = ", ".join(agent.id for agent in agents[:20])
+    raise IssueError(f"there is no agent {agent_id!r}: add it under `agents:`, or use one of {known or 'none'}")
+
+
+def _subject(agent: AgentSettings, asked: str | None) -> str:
+    """The subject to put into the token, which must be this agent's."""
+    if not agent.subject:  # its claims alone decide
+        return asked or agent.id
+    if agent.subject.endswith("*"):
+        if asked is None or one_segment(asked) != agent.subject:
+            raise IssueError(f"agent {agent.id} has many subjects: choose one of {agent.subject} with --subject")
+        return asked
+    if asked not in {None, agent.subject}:
+        raise IssueError(f"agent {agent.id} has the subject {agent.subject} and no other")
+    return agent.subject
+
+
+def _key(issuer: IssuerSettings, file: Path | None) -> PrivateKey:
+    """The private key that signs, once it is sure that the gateway accepts it."""
+    secret_file = file or private_file(issuer.keys.file)
+    try:
+        key = load_key(secret_file)
+    except FileNotFoundError:
+        raise IssueError(f"{secret_file} is missing: run `passgate keys new --issuer {issuer.name}`") from None
+    if key.alg not in issuer.algs:
+        raise IssueError(f"{secret_file} is an {key.alg} key: add {key.alg} to `algs` of issuer {issuer.name}")
+    try:
+        public = read_jwks(issuer.keys.file.read_bytes()).find(key.kid, key.alg)
+    except FileNotFoundError:
+        public = None
+    except KeyMistakes as error:
+        raise IssueError(f"{issuer.keys.file}: {error}") from None
+    if public is None:
+        raise IssueError(
+            f"{issuer.keys.file} does not hold the public key to {secret_file}: "
+            f"run `passgate keys new --issuer {issuer.name} --rotate`"
+        )
+    return key
