@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.core.errors import Refusal, Repeat
+from gateway.core.headers import FRAMING, is_header_value
 
 _SHORTEST: Final = 8
 _PREFIX: Final = 6
@@ -26,7 +27,14 @@ class Injected:
     __slots__ = ("_forms", "_longest", "_masked", "_value", "name")
 
     def __init__(self, name: str, value: str) -> None:
-        """Take the header's name (lower case) and its whole value, such as `Bearer KEY`."""
+        """Take the header's name (lower case) and its whole value, such as `Bearer KEY`.
+
+        Raises `ValueError`, without the value, for what cannot be sent as a header.
+        """
+        if name in FRAMING or not is_header_value(value):
+            raise ValueError(
+                f"the credential in {name} cannot be sent: one line of text in a header of its own is needed"
+            )
         self.name = name
         self._value = value
         secret = _without_scheme(value)
@@ -50,7 +58,7 @@ class Injected:
 
     def leaks(self, data: bytes) -> bool:
         """Whether data that an upstream sent contains the credential."""
-        return any(form in data for form in self._forms)
+        return _holds(data, self._forms)
 
     def watch(self) -> Watch:
         """A search over the parts of one answer."""
@@ -83,7 +91,14 @@ class Watch:
             return False
         data = self._tail + part
         self._tail = data[-self._keep :]
-        return any(form in data for form in self._forms)
+        return _holds(data, self._forms)
+
+
+def _holds(data: bytes, forms: tuple[bytes, ...]) -> bool:
+    for form in forms:  # noqa: SIM110 -- asked for each frame of a stream: a generator costs more than the search
+        if form in data:
+            return True
+    return False
 
 
 def leaked(upstream: str) -> Refusal:

@@ -19,9 +19,17 @@ HOP_BY_HOP: Final = frozenset({
 })  # fmt: skip
 """RFC 9110 §7.6.1, and the names that older proxies used."""
 
-_NEVER: Final = HOP_BY_HOP | {
-    # Framing belongs to each connection's own writer, and the answer must come readable.
-    "accept-encoding", "content-encoding", "content-length", "expect", "host",
+FRAMING: Final = HOP_BY_HOP | {
+    "accept-encoding",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+}
+"""What each connection's own writer sets: no credential can travel in these."""
+
+_NEVER: Final = (FRAMING - {"content-type"}) | {
     # Credentials and accounts: the inbound ones are the gateway's to check, the outbound ones its own to add.
     "authorization", "x-api-key", "x-goog-api-key", "api-key", "dpop", "cookie", "cookie2",
     "openai-organization", "openai-project", "x-goog-user-project", "anthropic-workspace-id",
@@ -34,14 +42,13 @@ _NEVER: Final = HOP_BY_HOP | {
 }  # fmt: skip
 _NEVER_PREFIXES: Final = ("gateway-", "proxy-", "x-forwarded-", "sec-websocket-")
 
-_TOKEN: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _CLEAN: Final = re.compile("[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _ANSWER_HEADERS: Final = 64
 
 
-def is_header_name(name: str) -> bool:
-    """Whether a lower-cased text is a header name at all (RFC 9110 §5.1)."""
-    return _TOKEN.fullmatch(name) is not None
+def is_header_value(value: str) -> bool:
+    """Whether a text can be sent as a header's value: one line, not empty, no space around it."""
+    return bool(value) and value == value.strip() and _CLEAN.fullmatch(value) is not None
 
 
 def never_upstream(name: str) -> bool:
@@ -85,6 +92,7 @@ def to_agent(headers: Iterable[tuple[str, str]], allowed: frozenset[str]) -> lis
 
 
 def _nominated(headers: Headers) -> frozenset[str]:
-    if "connection" not in headers:
+    values = headers.getall("connection", [])
+    if not values or values == ["keep-alive"]:  # nearly always
         return frozenset()
-    return frozenset(name.strip().lower() for value in headers.getall("connection", []) for name in value.split(","))
+    return frozenset(name.strip().lower() for value in values for name in value.split(","))

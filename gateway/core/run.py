@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -24,6 +24,16 @@ class RunLimits:
     duration: float | None = None  # seconds since the run was opened
     depth: int | None = None  # a root run has depth 0
     children: int | None = None
+
+    def narrowed(self, by: tuple[tuple[str, int], ...]) -> RunLimits:
+        """These limits, each lowered to what a token's `limits` claim says; a token never widens one."""
+        if not by:
+            return self
+        lower = {}
+        for name, limit in by:
+            own = getattr(self, name)
+            lower[name] = limit if own is None else min(own, limit)
+        return replace(self, **lower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,7 @@ class RunRef:
     incarnation: str | None
     source: str  # claim | url | header | client-header
     parent: str | None = None
+    limits: tuple[tuple[str, int], ...] = ()  # what the token's issuer allows the run at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,16 @@ the same state, whatever happens to the files in between.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
 MAX_FILE_BYTES: Final = 10 * 1024 * 1024
+
+
+Wanted = Callable[[str], bool]
+Listed = list[tuple[str, str]]
+"""Path and real path of each file below a directory, by path."""
 
 
 class Sources(Protocol):
@@ -21,8 +27,12 @@ class Sources(Protocol):
         """The file's content; raises `OSError` (`FileNotFoundError`, …) with a cause worth printing."""
         ...
 
-    def listdir(self, path: Path) -> list[Path]:
-        """All regular files below a directory, sorted, each real file once; raises `OSError`."""
+    def listdir(self, path: Path, wanted: Wanted) -> list[Path]:
+        """The regular files below a directory whose names are `wanted`, sorted, each real file once; raises `OSError`.
+
+        Names and folders that start with a dot are left out. A link counts as the file that it leads to
+        only after its own name was judged, so that no unwanted name can hide a wanted one.
+        """
         ...
 
     def environment(self, name: str) -> str | None:
@@ -36,7 +46,7 @@ class DiskSources:
     def __init__(self) -> None:
         """Start with an empty record."""
         self.files: dict[str, bytes] = {}
-        self.dirs: dict[str, list[str]] = {}
+        self.dirs: dict[str, Listed] = {}
         self.variables: dict[str, str | None] = {}
 
     def read(self, path: Path) -> bytes:
@@ -50,21 +60,14 @@ class DiskSources:
             self.files[key] = data
         return self.files[key]
 
-    def listdir(self, path: Path) -> list[Path]:
-        """See `Sources`; names and folders that start with a dot are left out."""
+    def listdir(self, path: Path, wanted: Wanted) -> list[Path]:
+        """See `Sources`."""
         key = str(path)
         if key not in self.dirs:
             if not path.is_dir():
                 raise NotADirectoryError(f"{path} is not a directory")
-            found: dict[str, str] = {}
-            for folder, folders, names in os.walk(path):
-                folders[:] = sorted(name for name in folders if not name.startswith("."))
-                for name in sorted(names):
-                    file = Path(folder, name)
-                    if not name.startswith(".") and file.is_file():
-                        found.setdefault(str(file.resolve()), str(file))
-            self.dirs[key] = sorted(found.values())
-        return [Path(name) for name in self.dirs[key]]
+            self.dirs[key] = sorted((str(file), str(file.resolve())) for file in _walk(path))
+        return _chosen(self.dirs[key], wanted)
 
     def environment(self, name: str) -> str | None:
         """See `Sources`."""
@@ -76,7 +79,7 @@ class DiskSources:
 class KeptSources:
     """A record made by `DiskSources`, read again."""
 
-    def __init__(self, files: dict[str, bytes], dirs: dict[str, list[str]], variables: dict[str, str | None]) -> None:
+    def __init__(self, files: dict[str, bytes], dirs: dict[str, Listed], variables: dict[str, str | None]) -> None:
         """Take the three records."""
         self._files, self._dirs, self._variables = files, dirs, variables
 
@@ -87,13 +90,30 @@ class KeptSources:
         except KeyError:
             raise FileNotFoundError(f"{path} was not there when this configuration was read") from None
 
-    def listdir(self, path: Path) -> list[Path]:
+    def listdir(self, path: Path, wanted: Wanted) -> list[Path]:
         """See `Sources`."""
         try:
-            return [Path(name) for name in self._dirs[str(path)]]
+            return _chosen(self._dirs[str(path)], wanted)
         except KeyError:
             raise NotADirectoryError(f"{path} was not there when this configuration was read") from None
 
     def environment(self, name: str) -> str | None:
         """See `Sources`."""
         return self._variables.get(name)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for below, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            file = Path(below, name)
+            if not name.startswith(".") and file.is_file():
+                yield file
+
+
+def _chosen(listed: Listed, wanted: Wanted) -> list[Path]:
+    once: dict[str, str] = {}
+    for path, real in listed:
+        if wanted(Path(path).name):
+            once.setdefault(real, path)
+    return [Path(path) for path in once.values()]

@@ -8,7 +8,7 @@ from itertools import pairwise
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.credential import Injected, leaked
@@ -47,6 +47,7 @@ def test_short_secret_is_not_searched_for() -> None:
     assert not Injected("x-key", "demo").leaks(b"a demo answer")
 
 
+@settings(deadline=None)
 @given(cut=st.lists(st.integers(0, 60), max_size=6))
 def test_leak_across_parts_is_found(cut: list[int]) -> None:
     """S18: a credential that is spread over the parts of a stream is found, wherever it is cut."""
@@ -70,3 +71,14 @@ def test_repr_is_mute() -> None:
     refusal = leaked("tool payments")
     assert "sk-live" not in f"{credential!r} {credential} {refusal} {refusal.detail}"
     assert refusal.code == "upstream_failed"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("x-key", "two\r\nlines"), ("x-key", ""), ("x-key", " padded"), ("host", "x"), ("connection", "x")],
+)
+def test_credential_that_cannot_be_sent_is_refused(name: str, value: str) -> None:
+    """S18: a secret that would split a header, or stand in the connection's own, is refused without being quoted."""
+    with pytest.raises(ValueError, match="cannot be sent") as caught:
+        Injected(name, value)
+    assert "lines" not in str(caught.value)
