@@ -1,0 +1,98 @@
+"""Structured logs: one JSON object a line on standard error, with the request id where there is one.
+
+Strings that an agent chose are values inside JSON, so they can neither end a line nor forge one
+(P14). Lines are gathered and written in one go by `flush`, at the latest when a batch leaves the
+worker; errors are written at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final
+
+import msgspec
+
+from gateway.core.clock import rfc3339
+from gateway.telemetry.redact import Redactor
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_GATHERED: Final = 64 * 1024
+_LONGEST: Final = 4096
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Log:
+    """Writes lines of one process, as JSON or as `text` for people; `redact` cleans every line."""
+
+    def __init__(
+        self,
+        process: str,
+        *,
+        level: str = "info",
+        text: bool = False,
+        redact: Redactor | None = None,
+        fd: int = 2,
+    ) -> None:
+        """`process` says who writes: `supervisor` or `worker-1`."""
+        self.process = process
+        self.level = LEVELS[level]
+        self._text = text
+        self._redact = redact.clean if redact is not None else bytes
+        self._fd = fd
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def debug(self, event: str, **fields: object) -> None:
+        """What only a developer of the gateway wants to know."""
+        self._line("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What happened as it should."""
+        self._line("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """What an operator should look at when there is time."""
+        self._line("warning", event, fields)
+        self.flush()
+
+    def error(self, event: str, **fields: object) -> None:
+        """What an operator should look at now."""
+        self._line("error", event, fields)
+        self.flush()
+
+    def _line(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] < self.level:
+            return
+        record: dict[str, object] = {
+            "time": rfc3339(time.time()),
+            "level": level,
+            "process": self.process,
+            "event": event,
+        }
+        for name, value in fields.items():
+            if value is not None and value != "":
+                record[name] = value[:_LONGEST] if isinstance(value, str) else value
+        line = self._redact(_as_text(record) if self._text else _encode(record) + b"\n")
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size > _GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered; a log that cannot be written never breaks a call."""
+        if self._lines:
+            data = b"".join(self._lines)
+            self._lines.clear()
+            self._size = 0
+            try:
+                os.write(self._fd, data)
+            except OSError:
+                return
+
+
+def _as_text(record: dict[str, object]) -> bytes:
+    head = f"{record.pop('time')} {str(record.pop('level')).upper():7} {record.pop('process')} {record.pop('event')}"
+    rest = " ".join(f"{name}={_encode(value).decode()}" for name, value in record.items())
+    return f"{head} {rest}".rstrip().encode() + b"\n"

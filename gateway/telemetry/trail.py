@@ -1,0 +1,112 @@
+"""The trail of one call: everything that happened to it, noted in one place while it happens.
+
+When the call is over the trail is told once: to the metrics, to the access log. The ledger rows
+are made of it too (`ledger/`), so that what is counted, logged and billed is one story.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway.core.ids import new_id
+
+if TYPE_CHECKING:
+    from gateway.core.call import Address, Call, Head
+    from gateway.core.decision import Decision
+    from gateway.core.errors import Refusal
+    from gateway.core.principal import Principal
+    from gateway.core.run import RunRef
+    from gateway.telemetry.logs import Log
+    from gateway.telemetry.metrics import Counts
+
+
+_KINDS: Final = {"openai": "llm", "anthropic": "llm", "gemini": "llm", "http": "tool", "mcp": "mcp", "own": "own"}
+
+
+class Trail:
+    """What is known of a call so far. Stages write to it; nothing decides on it."""
+
+    __slots__ = (
+        "address", "attempts", "began", "call", "decision", "decision_id", "first_byte", "head", "outcome",
+        "principal", "provider", "refusal", "request_id", "run", "status", "step", "target", "time", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, head: Head) -> None:
+        """Open at the moment the head was read."""
+        self.request_id = new_id("req")
+        self.time = time.time_ns() // 1000
+        self.began = time.perf_counter()
+        self.head = head
+        self.address: Address | None = None
+        self.principal: Principal | None = None
+        self.run: RunRef | None = None
+        self.step = 0
+        self.call: Call | None = None
+        self.decision: Decision | None = None
+        self.decision_id = ""
+        self.provider = ""
+        self.target = ""  # the model or tool that was asked for, once it is known to exist
+        self.attempts = 0
+        self.upstream = 0.0  # seconds spent waiting for upstreams
+        self.first_byte: float | None = None  # seconds until the first byte of a stream left
+        self.refusal: Refusal | None = None
+        self.status = 0
+        self.outcome = ""
+
+    @property
+    def kind(self) -> str:
+        """`llm`, `tool` or `own`: the call's, or, where it was refused unread, its address's; empty for strangers'."""
+        if self.call is not None:
+            return self.call.kind
+        return _KINDS.get(self.address.dialect, "") if self.address is not None else ""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the head was read."""
+        return time.perf_counter() - self.began
+
+    def close(self, counts: Counts, log: Log, *, access: bool) -> None:
+        """The call is over: count it and write its access line."""
+        elapsed = self.elapsed
+        agent = self.principal.agent if self.principal else None
+        agent_id = agent.id if agent else ""
+        outcome = self.outcome or ("refused" if self.refusal else "complete")
+        counts.add(
+            "requests",
+            (agent_id, agent.team if agent else "", self.kind, self.target, self.provider, outcome, str(self.status)),
+        )
+        counts.observe("overhead_seconds", max(0.0, elapsed - self.upstream))
+        if self.upstream:
+            counts.observe("upstream_seconds", self.upstream, (self.provider,))
+        if self.first_byte is not None:
+            counts.observe("first_byte_seconds", self.first_byte, (self.provider,))
+        refusal = self.refusal
+        if refusal is not None:
+            counts.add("refusals", (agent_id, refusal.code))
+        if self.decision is not None:
+            for hit in self.decision.hits:
+                counts.add("policy_decisions", (hit.policy, hit.rule, hit.effect, hit.mode))
+        if self.run is not None and self.step:
+            counts.add("steps", (outcome,))
+        if access:
+            log.info(
+                "call",
+                request_id=self.request_id,
+                method=self.head.method,
+                path=self.head.path,
+                status=self.status,
+                outcome=outcome,
+                agent=agent_id,
+                run=self.run.key.id if self.run else None,
+                step=self.step or None,
+                target=self.target,
+                provider=self.provider,
+                attempts=self.attempts or None,
+                decision_id=self.decision_id,
+                code=refusal.code if refusal else None,
+                detail=refusal.detail if refusal else None,
+                peer=self.head.peer,
+                ms=round(elapsed * 1000, 3),
+                upstream_ms=round(self.upstream * 1000, 3) if self.upstream else None,
+            )
