@@ -1,0 +1,128 @@
+"""`passgate spend`: what the ledger says, for finance. Reads the database beside a gateway that may run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gateway.core.sources import DiskSources
+
+_WRONG_USE: Final = 2
+
+_REPORT_EXAMPLE: Final = "example: passgate spend report --by agent,model --since 2026-11-01"
+_EXPORT_EXAMPLE: Final = """\
+In CSV a text cell that a spreadsheet could run as a formula has one apostrophe in front; a program takes one
+leading apostrophe off text cells to have the exact text. NDJSON has the texts as they are.
+
+example: passgate spend export --format csv --period 2026-11 > november.csv"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `spend` and what is below it."""
+    spend = commands.add_parser("spend", help="who spent what on what", epilog=_REPORT_EXAMPLE)
+    below = spend.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    report = below.add_parser("report", help="sums by agent, model, team, …", epilog=_REPORT_EXAMPLE)
+    report.add_argument(
+        "--by",
+        default="agent,model",
+        metavar="A,B",
+        help="agent, team, cost_center, model, served_model, provider, tool, run, kind, issuer, subject, on_behalf_of, "
+        "outcome, day, month; separated by commas (default: agent,model)",
+    )
+    report.add_argument("--since", metavar="TIME", help="a date, a time, or an age such as 7d")
+    report.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    _add_shared(report)
+    report.set_defaults(run=_report)
+
+    export = below.add_parser(
+        "export",
+        help="the rows themselves, for other programs",
+        epilog=_EXPORT_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    export.add_argument("--format", choices=("csv", "ndjson", "focus"), default="csv")
+    _add_shared(export)
+    export.set_defaults(run=_export)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="start", metavar="TIME", help="the first moment, UTC unless it says otherwise")
+    parser.add_argument("--to", dest="end", metavar="TIME", help="the first moment after it (exclusive)")
+    parser.add_argument("--period", metavar="YYYY-MM", help="a whole month")
+    parser.add_argument("--config", default=os.environ.get("PASSGATE_CONFIG", "config.yaml"), metavar="FILE")
+
+
+def _report(given: argparse.Namespace) -> int:
+    from gateway.ledger.period import read_period
+    from gateway.ledger.report import as_csv, as_json, as_text, spend_report
+
+    def work(conn: sqlite3.Connection) -> None:
+        by = tuple(name.strip() for name in given.by.split(","))
+        period = read_period(
+            now=datetime.now(UTC), since=given.since, start=given.start, end=given.end, month=given.period
+        )
+        report = spend_report(conn, by, period)
+        if given.format == "json":
+            print(as_json(report))
+        elif given.format == "csv":
+            sys.stdout.write(as_csv(report))
+        else:
+            print(as_text(report, bar="█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"))
+
+    return _with_ledger(given, work)
+
+
+def _export(given: argparse.Namespace) -> int:
+    from gateway.ledger.export import export_csv, export_ndjson
+    from gateway.ledger.period import read_period
+
+    if given.format == "focus":
+        return _complain("--format focus is not built yet; use csv or ndjson.")
+
+    def work(conn: sqlite3.Connection) -> None:
+        period = read_period(now=datetime.now(UTC), start=given.start, end=given.end, month=given.period)
+        write = export_csv if given.format == "csv" else export_ndjson
+        # The file's bytes are the format's, not the terminal's: UTF-8, and line ends as written.
+        with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as out:
+            write(conn, period, out)
+
+    return _with_ledger(given, work)
+
+
+def _with_ledger(given: argparse.Namespace, work: Callable[[sqlite3.Connection], None]) -> int:
+    """Run `work` on the ledger of the given config; a mistake becomes a sentence and exit code 2."""
+    from gateway.config import ConfigMistakes
+    from gateway.state import StoreRefused, read_only
+
+    try:
+        with closing(read_only(_database(Path(given.config)))) as conn:
+            work(conn)
+    except ConfigMistakes as mistakes:
+        for complaint in mistakes.complaints:
+            print(complaint, file=sys.stderr)
+        return _WRONG_USE
+    except (StoreRefused, ValueError) as mistake:
+        return _complain(f"{mistake}".rstrip(".") + ".")
+    except sqlite3.Error as error:
+        return _complain(f"the ledger cannot be read: {error}.")
+    return 0
+
+
+def _database(config: Path) -> Path:
+    """Where the ledger is, by the config; raises `ConfigMistakes`."""
+    from gateway.config import load
+
+    return load(config, DiskSources()).settings.state.durable
+
+
+def _complain(sentence: str) -> int:
+    print(f"passgate: {sentence}", file=sys.stderr)
+    return _WRONG_USE

@@ -1,0 +1,134 @@
+"""The tables, as numbered migrations: each runs in one transaction and is never changed once released.
+
+`PRAGMA user_version` holds the number of the last one that ran, `PRAGMA application_id` says whose
+file it is. Tables are STRICT (SQLite 3.37), so that no real number can ever stand in a column of
+money. Times are whole microseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from gateway.state.durable import StoreRefused
+
+APPLICATION_ID: Final = 0x50617373  # "Pass"
+
+_LEDGER: Final = """
+CREATE TABLE ledger (
+  seq INTEGER PRIMARY KEY,
+  time INTEGER NOT NULL,
+  request_id TEXT NOT NULL,
+  run TEXT NOT NULL,
+  step INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  issuer TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  assurance TEXT NOT NULL,
+  key_id TEXT NOT NULL,
+  chain TEXT NOT NULL,
+  team TEXT NOT NULL,
+  cost_center TEXT NOT NULL,
+  tags TEXT NOT NULL,
+  on_behalf_of TEXT NOT NULL,
+  decision_id TEXT NOT NULL,
+  provider TEXT NOT NULL,
+  model TEXT NOT NULL,
+  served_model TEXT NOT NULL,
+  tool TEXT NOT NULL,
+  dialect TEXT NOT NULL,
+  input_tokens INTEGER NOT NULL,
+  cached_input_tokens INTEGER NOT NULL,
+  cache_write_tokens INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  reasoning_tokens INTEGER NOT NULL,
+  audio_tokens INTEGER NOT NULL,
+  image_tokens INTEGER NOT NULL,
+  price_version TEXT NOT NULL,
+  cost_nano_usd INTEGER NOT NULL,
+  list_cost_nano_usd INTEGER NOT NULL,
+  avoided_nano_usd INTEGER NOT NULL,
+  avoided_reason TEXT NOT NULL,
+  held_nano_usd INTEGER NOT NULL,
+  outcome TEXT NOT NULL,
+  estimated INTEGER NOT NULL,
+  upstream_request_id TEXT NOT NULL,
+  iss TEXT NOT NULL,
+  status INTEGER NOT NULL,
+  code TEXT NOT NULL,
+  duration_us INTEGER NOT NULL,
+  UNIQUE (request_id, attempt)
+) STRICT
+"""
+# An attempt of a request is one row, whatever became of it: attempts count from 1, the gateway's own
+# word about a request (a refusal, an answer from memory) is attempt 0. Posting it again has no effect.
+
+_RUNS: Final = """
+CREATE TABLE runs (
+  iss TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  id TEXT NOT NULL,
+  opened INTEGER NOT NULL,
+  last INTEGER NOT NULL,
+  parent TEXT,
+  depth INTEGER NOT NULL DEFAULT 0,
+  last_step INTEGER NOT NULL DEFAULT 0,
+  steps INTEGER NOT NULL DEFAULT 0,
+  tool_calls INTEGER NOT NULL DEFAULT 0,
+  tokens INTEGER NOT NULL DEFAULT 0,
+  cost_nano_usd INTEGER NOT NULL DEFAULT 0,
+  children INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (iss, subject, id)
+) STRICT, WITHOUT ROWID
+"""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        _LEDGER,
+        "CREATE INDEX ledger_by_time ON ledger (time)",
+        "CREATE INDEX ledger_by_run ON ledger (iss, subject, run)",
+        _RUNS,
+    ),
+)
+VERSION: Final = len(MIGRATIONS)
+
+
+def version_of(conn: sqlite3.Connection, name: str) -> int:
+    """The schema version of a Passgate database, 0 for an empty file.
+
+    Raises `StoreRefused` for what is not ours and for what a newer release wrote.
+    """
+    try:
+        (owner,) = conn.execute("PRAGMA application_id").fetchone()
+        (version,) = conn.execute("PRAGMA user_version").fetchone()
+        (tables,) = conn.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise StoreRefused(f"{name} is not a Passgate database; name another file.") from None
+        raise
+    if owner != APPLICATION_ID and (owner, version, tables) != (0, 0, 0):
+        raise StoreRefused(f"{name} is not a Passgate database; name another file.")
+    if version > VERSION:
+        raise StoreRefused(
+            f"{name} was written by a newer Passgate (schema {version}, this one knows {VERSION}); use that release."
+        )
+    return int(version)
+
+
+def migrate(conn: sqlite3.Connection, name: str) -> None:
+    """Bring the tables up to `VERSION`; a crash leaves those migrations that were committed, whole."""
+    for number in range(version_of(conn, name), VERSION):
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in MIGRATIONS[number]:
+                conn.execute(statement)
+            conn.execute(f"PRAGMA user_version = {number + 1}")
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
