@@ -7,6 +7,7 @@ what could make an upstream see another method or path than the one that was dec
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -15,9 +16,12 @@ from gateway.core.call import Headers
 
 HOP_BY_HOP: Final = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade",
+    "transfer-encoding", "upgrade", "http2-settings",
 })  # fmt: skip
 """RFC 9110 §7.6.1, and the names that older proxies used."""
+
+_WRITTEN_ANEW: Final = HOP_BY_HOP | {"content-length", "expect", "host"}
+"""What each hop writes itself: copying one of these is how requests are smuggled."""
 
 FRAMING: Final = HOP_BY_HOP | {
     "accept-encoding",
@@ -42,6 +46,8 @@ _NEVER: Final = (FRAMING - {"content-type"}) | {
 }  # fmt: skip
 _NEVER_PREFIXES: Final = ("gateway-", "proxy-", "x-forwarded-", "sec-websocket-")
 
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 §5.6.2
+CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, RFC 9110 §5.5
 _CLEAN: Final = re.compile("[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _ANSWER_HEADERS: Final = 64
 
@@ -96,3 +102,29 @@ def _nominated(headers: Headers) -> frozenset[str]:
     if not values or values == ["keep-alive"]:  # nearly always
         return frozenset()
     return frozenset(name.strip().lower() for value in values for name in value.split(","))
+
+
+def header_lines(headers: Iterable[tuple[str, str]]) -> str:
+    """The header block of a message without its framing headers; each line ends with CRLF.
+
+    Raises `ValueError` for names and values that could split a header, and for names that belong
+    to the connection: whoever built the list has to leave them out.
+    """
+    lines = [f"{name}: {value}" for name, value in headers if _check_name(name)]
+    if not lines:
+        return ""
+    text = "".join(lines)
+    # `isprintable` runs at the speed of memory and says yes to nearly all; the pattern judges the rest.
+    if not text.isprintable() and CONTROL.search(text):
+        raise ValueError("a header contains a control character")
+    lines.append("")
+    return "\r\n".join(lines)
+
+
+@functools.lru_cache(1024)
+def _check_name(name: str) -> bool:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a header's name")
+    if name.lower() in _WRITTEN_ANEW:
+        raise ValueError(f"the header {name!r} belongs to the connection and cannot be set")
+    return True

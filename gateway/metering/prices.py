@@ -71,9 +71,9 @@ class Rate:
     def cost(self, usage: Usage) -> int:
         """The list cost in nano-USD.
 
-        Each token is counted once: kinds that a provider reports beyond the total are cut at it,
-        the dearer kinds (audio, image) served first, so that nobody's odd sums make a call cheap.
-        A negative count is none.
+        Kinds that a provider reports beyond the total are cut at it, the dearer kinds (audio, image)
+        served first, so that nobody's odd sums make a call cheap. What was written to a cache and read
+        from it in the same call costs both. A negative count is none.
         """
         left = total = max(usage.input_tokens, 0)
         card = self.card
@@ -90,15 +90,10 @@ class Rate:
             part = min(usage.input_image_tokens, left)
             left -= part
             femto += part * card.image_input
-        if usage.cache_write_tokens > 0:
-            part = min(usage.cache_write_tokens, left)
-            left -= part
-            femto += part * card.cache_write
-        if usage.cached_input_tokens > 0:
-            part = min(usage.cached_input_tokens, left)
-            left -= part
-            femto += part * card.cached_input
-        femto += left * card.input
+        written = min(max(usage.cache_write_tokens, 0), left)
+        read = min(max(usage.cached_input_tokens, 0), left)
+        femto += written * card.cache_write + read * card.cached_input
+        femto += max(left - written - read, 0) * card.input
         left = max(usage.output_tokens, 0)
         if usage.output_audio_tokens > 0:
             part = min(usage.output_audio_tokens, left)

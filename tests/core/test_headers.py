@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.call import Headers
-from gateway.core.headers import never_upstream, to_agent, to_upstream
+from gateway.core.headers import header_lines, never_upstream, to_agent, to_upstream
 
 
 def inbound(*pairs: tuple[str, str]) -> Headers:
@@ -72,3 +74,20 @@ def test_thousand_answer_headers_are_cut() -> None:
     allowed = frozenset({"link", "etag"})
     assert len(to_agent([("link", f"<{n}>") for n in range(1000)], allowed)) == 64
     assert to_agent([("etag", str(n)) for n in range(1000)], allowed) == [("etag", "0")]
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=12)), max_size=5))
+def test_header_lines_never_hold_more_lines_than_headers(headers: list[tuple[str, str]]) -> None:
+    """R11: whatever names and values are, each is one line or a `ValueError`."""
+    try:
+        lines = header_lines(headers)
+    except ValueError:
+        return
+    assert lines.count("\r\n") == lines.count("\n") == lines.count("\r") == len(headers)
+    assert "\0" not in lines
+
+
+@pytest.mark.parametrize("value", ["tab\tis fine", "caf\u00e9", "\u00a0", "\ud83d\ude00", ""])
+def test_harmless_values_pass(value: str) -> None:
+    """Tabs and text beyond ASCII are not mistaken for control characters."""
+    assert header_lines([("X-A", value)]) == f"X-A: {value}\r\n"

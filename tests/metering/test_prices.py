@@ -321,16 +321,13 @@ def by_fractions(rate: Rate, used: Usage) -> int:
         return cost + Decimal(left) * base
 
     card = rate.card
-    cost = split(
-        used.input_tokens,
-        [
-            (used.input_audio_tokens, card.audio_input),
-            (used.input_image_tokens, card.image_input),
-            (used.cache_write_tokens, card.cache_write),
-            (used.cached_input_tokens, card.cached_input),
-        ],
-        card.input,
-    ) + split(
+    media = [(used.input_audio_tokens, card.audio_input), (used.input_image_tokens, card.image_input)]
+    text = max(used.input_tokens - used.input_audio_tokens - used.input_image_tokens, 0)
+    written, read = min(used.cache_write_tokens, text), min(used.cached_input_tokens, text)
+    cost = split(used.input_tokens - text, media, card.input)
+    cost += Decimal(written) * card.cache_write + Decimal(read) * card.cached_input
+    cost += Decimal(max(text - written - read, 0)) * card.input
+    cost += split(
         used.output_tokens,
         [
             (used.output_audio_tokens, card.audio_output),
@@ -342,10 +339,20 @@ def by_fractions(rate: Rate, used: Usage) -> int:
     return int((cost / 10**6).to_integral_value(ROUND_HALF_EVEN))
 
 
+def test_what_is_written_to_a_cache_and_read_from_it_in_one_call_costs_both() -> None:
+    """Some providers count the same tokens as written and as read, and bill both."""
+    rate = PriceBook.load(
+        SHIPPED.read_bytes(), {"p/m": (own(input="1", cached_input="2", cache_write="3", output="4"),)}
+    )
+    found = rate.rate("p", "", "m", NOW)
+    assert found is not None
+    assert found.cost(usage(10, 0, cached=9, write=9)) == (9 * 2 + 9 * 3) * 1000
+
+
 @settings(deadline=None)
 @given(RATES, USED)
 def test_a_cost_is_exact(rate: Rate, used: Usage) -> None:
-    """The parts add up to the whole, rounded once, half to even; no token is counted twice or left out."""
+    """The parts add up to the whole, rounded once, half to even; no token is left out."""
     assert rate.cost(used) == by_fractions(rate, used)
 
 
@@ -359,7 +366,8 @@ def test_more_tokens_never_cost_less(rate: Rate, used: Usage, more: int) -> None
     cost = rate.cost(used)
     assert 0 <= cost <= rate.cost(grown_in)
     assert cost <= rate.cost(grown_out)
-    assert cost * 10**6 <= used.total * max(rate.card) + 500_000
+    both = min(used.cached_input_tokens, used.cache_write_tokens, used.input_tokens)  # read and written: costs both
+    assert cost * 10**6 <= (used.total + both) * max(rate.card) + 500_000
     assert cost * 10**6 >= used.total * min(rate.card) - 500_000
 
 
