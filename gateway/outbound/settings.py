@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
-from gateway.settings.types import Seconds
+from gateway.settings.types import Seconds, Url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +46,7 @@ class TimeoutSettings:
 class OutboundSettings:
     """How connections leave this machine."""
 
-    NOT_BUILT: ClassVar[Mapping[str, str]] = {"proxy": "an outbound proxy is not built yet"}
-
+    proxy: Annotated[str, Url()] | None = None
+    """An HTTP proxy for all upstreams but those on loopback; it then checks where connections go."""
     ca_file: Path | None = None
     """Certificate authorities to trust instead of the system's, as PEM."""

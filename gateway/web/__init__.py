@@ -1,0 +1,1 @@
+"""The doors: HTTP listeners for agents, metrics and operators."""
