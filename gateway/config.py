@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from gateway import tools
+from gateway import providers, tools
 from gateway.core.sources import Sources
 from gateway.identity.settings import AgentSettings, IdentitySettings
 from gateway.metering.settings import PricedModel, PriceSettings
@@ -206,6 +206,9 @@ def _mistakes(settings: Settings, off: frozenset[str], sources: Sources) -> _Sai
             yield (*name, "base_url"), str(error), "write the address in its usual form"
     for where, problem, remedy in tools.mistakes(settings.tools, sources):
         yield ("tools", *where.split(".")), problem, remedy
+    for where, problem, remedy in providers.mistakes(settings.providers):
+        provider, _, key = where.rpartition(".")  # a provider's name may have dots
+        yield ("providers", provider, key), problem, remedy
     if settings.limits.body > settings.limits.buffered:
         yield (
             ("limits", "body"),

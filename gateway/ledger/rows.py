@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.core.principal import Agent
 from gateway.core.row import LedgerRow
@@ -11,8 +11,7 @@ from gateway.core.usage import NOTHING, Usage
 from gateway.telemetry.trail import Trail
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
+class Bill(NamedTuple):
     """What one attempt (or a refusal, attempt 0) came to; amounts are nano-USD."""
 
     outcome: str

@@ -50,6 +50,8 @@ _TOP: Final = frozenset(
         "search_context_size",
     }
 )
+_CACHED: Final = ("num_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens")
+"""Where providers say beside the prompt's details what of it was cached."""
 _PROMPT: Final = frozenset(
     {
         "text_tokens",  # xAI: what is neither audio nor image
@@ -100,7 +102,7 @@ def normalise(raw: object, dialect: str = "openai") -> tuple[Usage | None, tuple
 def _openai(raw: object) -> tuple[Usage | None, tuple[str, ...]]:
     if raw is None:
         return None, ()
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         raise UsageError("usage is not an object")
     prompt = _details(raw, "prompt_tokens_details")
     completion = _details(raw, "completion_tokens_details")
@@ -151,25 +153,18 @@ def _output(given: int, made: int, reasoning: int, total: int | None) -> int:
 
 def _cached(raw: Mapping[str, object], prompt: Mapping[str, object]) -> int:
     """The cached part of the prompt; where a provider says it twice and differently, the lower (dearer) figure."""
-    said = [
-        figure
-        for source, name in (
-            (prompt, "cached_tokens"),
-            (raw, "num_cached_tokens"),
-            (raw, "prompt_cache_hit_tokens"),
-            (raw, "cached_tokens"),
-            (raw, "cache_read_input_tokens"),
-        )
-        if (figure := _count(source, name)) is not None
-    ]
-    return min(said, default=0)
+    cached = _count(prompt, "cached_tokens")
+    if not raw.keys().isdisjoint(_CACHED):
+        said = [figure for name in _CACHED if (figure := _count(raw, name)) is not None]
+        cached = min(said if cached is None else [cached, *said], default=None)
+    return cached or 0
 
 
 def _details(raw: Mapping[str, object], name: str) -> Mapping[str, object]:
     value = raw.get(name)
     if value is None:
         return _NOTHING
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         raise UsageError(f"{name} is not an object")
     return value
 
@@ -202,6 +197,8 @@ def _unaccounted(
     raw: Mapping[str, object], prompt: Mapping[str, object], completion: Mapping[str, object]
 ) -> tuple[str, ...]:
     """Names of fields that are unknown, or that say something above zero for which there is no column."""
+    if raw.keys() <= _TOP and prompt.keys() <= _PROMPT and completion.keys() <= _COMPLETION:
+        return ()
     names = [name for name in raw.keys() - _TOP if not _silent(name, raw[name])]
     for parent, details, known in (
         ("prompt_tokens_details", prompt, _PROMPT),

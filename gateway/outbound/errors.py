@@ -1,7 +1,7 @@
 """What can go wrong on the way to an upstream, classed by whether the request may have arrived.
 
-`NotSent` may be tried elsewhere without a thought; after `SendFailed` and a timeout with
-`sent=True` the upstream may have done what was asked, and only the operation's `repeat` decides.
+What was not `sent` may be tried elsewhere without a thought; after all else the upstream may have done
+what was asked, and only the operation's `repeat` decides.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 class OutboundError(Exception):
     """The upstream gave no complete answer; the text is for the log, it may name addresses."""
 
+    sent = True  # whether a byte of the request may have reached the upstream
+
 
 class NotSent(OutboundError):
     """Certainly no byte of the request reached the upstream: name, connection, TLS or proxy failed."""
+
+    sent = False
 
 
 class AddressRefused(NotSent):

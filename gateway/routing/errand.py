@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from gateway.core.call import Call, Head, Target
 from gateway.core.credential import Injected
@@ -26,8 +26,7 @@ from gateway.tools import Match, tool_answer_headers, tool_judge, tool_request
 _MAX_LLM_ANSWER: Final = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
+class Dispatch(NamedTuple):
     """One attempt, ready to be sent."""
 
     upstream: Upstream
@@ -43,8 +42,7 @@ class Dispatch:
     reader: StreamReader | None = None  # for an answer that may come as a stream
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What an answer came to: amounts in nano-USD, `cost` after the provider's discount.
 
     An empty `price_version` says that no price is known. `alarm` says why the provider's usage could
@@ -101,8 +99,8 @@ class Errand(Protocol):
         """The answer's headers that the agent gets."""
         ...
 
-    def read_usage(self, body: bytes) -> tuple[object, str]:
-        """The raw usage (`None` without) and the served model that a whole 2xx answer names."""
+    def read_usage(self, body: bytes) -> tuple[object, str, bool]:
+        """The raw usage (`None` without), the served model, and whether it reports an error: of a whole 2xx answer."""
         ...
 
     def charge(self, target: Target, usage: object, served_model: str, answered: int, at: float) -> Charge:
@@ -166,10 +164,10 @@ class LlmErrand:
         """See `Errand`."""
         return self._provider(target).answer_headers(headers, self._call.dialect)
 
-    def read_usage(self, body: bytes) -> tuple[object, str]:
+    def read_usage(self, body: bytes) -> tuple[object, str, bool]:
         """See `Errand`."""
         tally = self._dialect.answer(body)
-        return tally.usage, tally.served_model
+        return tally.usage, tally.served_model, tally.failed
 
     def charge(self, target: Target, usage: object, served_model: str, answered: int, at: float) -> Charge:
         """See `Errand`."""
@@ -226,9 +224,9 @@ class ToolErrand:
         """See `Errand`."""
         return tool_answer_headers(headers)
 
-    def read_usage(self, body: bytes) -> tuple[object, str]:  # noqa: ARG002 - tools use no tokens
+    def read_usage(self, body: bytes) -> tuple[object, str, bool]:  # noqa: ARG002 - tools use no tokens
         """See `Errand`."""
-        return None, ""
+        return None, "", False
 
     def charge(self, target: Target, usage: object, served_model: str, answered: int, at: float) -> Charge:  # noqa: ARG002
         """See `Errand`: an operation costs what the configuration says, nothing where it says nothing."""

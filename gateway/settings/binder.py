@@ -223,14 +223,12 @@ class Binder:
             return []
         items: list[Node] = []
         try:
-            names = self._sources.listdir(Path(node.file).parent / folder.text)
-            for name in names:
-                if name.suffix in {".yaml", ".yml"}:
-                    found = document(self._sources.read(name), str(name), self.complaints)
-                    if isinstance(found, SequenceNode):
-                        items += found.items
-                    elif found is not None and found != MappingNode(str(name), 1, 1, {}):
-                        items.append(found)
+            for name in self._sources.listdir(Path(node.file).parent / folder.text, _is_yaml):
+                found = document(self._sources.read(name), str(name), self.complaints)
+                if isinstance(found, SequenceNode):
+                    items += found.items
+                elif found is not None and found != MappingNode(str(name), 1, 1, {}):
+                    items.append(found)
         except (OSError, ValueError) as error:
             self.complain(path, f"cannot be read: {error}", "correct the path")
         return items
@@ -372,6 +370,10 @@ def _found(node: Node) -> str:
     if isinstance(node, SequenceNode):
         return "a list"
     return "empty" if node.kind == "null" else f"the text {shortened(node.text)}" if node.kind == "text" else node.text
+
+
+def _is_yaml(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
 
 
 def _close(word: str, known: set[str]) -> str:

@@ -23,6 +23,32 @@ _LONGEST: Final = 4096
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """What is logged of each call; what is empty is left out."""
+
+    time: str
+    level: str
+    process: str
+    event: str
+    request_id: str
+    method: str
+    path: str
+    status: int
+    outcome: str
+    agent: str = ""
+    run: str = ""
+    step: int = 0
+    target: str = ""
+    provider: str = ""
+    attempts: int = 0
+    decision_id: str = ""
+    code: str = ""
+    detail: str | None = None
+    peer: str = ""
+    ms: float = 0.0
+    upstream_ms: float = 0.0
+
+
 class Log:
     """Writes lines of one process, as JSON or as `text` for people; `redact` cleans every line."""
 
@@ -62,6 +88,12 @@ class Log:
         self._line("error", event, fields)
         self.flush()
 
+    def access(self, line: AccessLine) -> None:
+        """One call's line; as `info`."""
+        if self.level <= LEVELS["info"]:
+            written = _as_text(msgspec.to_builtins(line)) if self._text else _encode(line) + b"\n"
+            self._append(self._redact(written))
+
     def _line(self, level: str, event: str, fields: dict[str, object]) -> None:
         if LEVELS[level] < self.level:
             return
@@ -74,7 +106,9 @@ class Log:
         for name, value in fields.items():
             if value is not None and value != "":
                 record[name] = value[:_LONGEST] if isinstance(value, str) else value
-        line = self._redact(_as_text(record) if self._text else _encode(record) + b"\n")
+        self._append(self._redact(_as_text(record) if self._text else _encode(record) + b"\n"))
+
+    def _append(self, line: bytes) -> None:
         self._lines.append(line)
         self._size += len(line)
         if self._size > _GATHERED:

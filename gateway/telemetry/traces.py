@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Final
+
+from gateway.core.ids import random_bits
 
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
@@ -13,5 +14,9 @@ def continued(traceparent: str | None) -> str:
     """The `traceparent` to send on: the same trace with a new parent id; a new trace where none came (§3.2)."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if found is None:
-        return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
-    return f"00-{found[1]}-{os.urandom(8).hex()}-{found[2]}"
+        return f"00-{random_bits(127) + 1:032x}-{_span()}-01"
+    return f"00-{found[1]}-{_span()}-{found[2]}"
+
+
+def _span() -> str:
+    return f"{random_bits(63) + 1:016x}"  # all zeros would be no id

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from gateway.core.clock import rfc3339
 from gateway.core.ids import new_id
+from gateway.telemetry.logs import AccessLine
 
 if TYPE_CHECKING:
     from gateway.core.call import Address, Call, Head
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 
 _KINDS: Final = {"openai": "llm", "anthropic": "llm", "gemini": "llm", "http": "tool", "mcp": "mcp", "own": "own"}
+
+
+_LONGEST_PATH: Final = 1000
 
 
 class Trail:
@@ -71,7 +76,7 @@ class Trail:
         elapsed = self.elapsed
         agent = self.principal.agent if self.principal else None
         agent_id = agent.id if agent else ""
-        outcome = self.outcome or ("refused" if self.refusal else "complete")
+        outcome = self.outcome or ("complete" if self.refusal is None else "failed" if self.attempts else "refused")
         counts.add(
             "requests",
             (agent_id, agent.team if agent else "", self.kind, self.target, self.provider, outcome, str(self.status)),
@@ -90,23 +95,29 @@ class Trail:
         if self.run is not None and self.step:
             counts.add("steps", (outcome,))
         if access:
-            log.info(
-                "call",
-                request_id=self.request_id,
-                method=self.head.method,
-                path=self.head.path,
-                status=self.status,
-                outcome=outcome,
-                agent=agent_id,
-                run=self.run.key.id if self.run else None,
-                step=self.step or None,
-                target=self.target,
-                provider=self.provider,
-                attempts=self.attempts or None,
-                decision_id=self.decision_id,
-                code=refusal.code if refusal else None,
-                detail=refusal.detail if refusal else None,
-                peer=self.head.peer,
-                ms=round(elapsed * 1000, 3),
-                upstream_ms=round(self.upstream * 1000, 3) if self.upstream else None,
+            head = self.head
+            log.access(
+                AccessLine(
+                    rfc3339(self.time / 1_000_000),
+                    "info",
+                    log.process,
+                    "call",
+                    self.request_id,
+                    head.method,
+                    head.path[:_LONGEST_PATH],
+                    self.status,
+                    outcome,
+                    agent=agent_id,
+                    run=self.run.key.id if self.run is not None else "",
+                    step=self.step,
+                    target=self.target,
+                    provider=self.provider,
+                    attempts=self.attempts,
+                    decision_id=self.decision_id,
+                    code=refusal.code if refusal is not None else "",
+                    detail=refusal.detail if refusal is not None else None,
+                    peer=head.peer,
+                    ms=round(elapsed * 1000, 3),
+                    upstream_ms=round(self.upstream * 1000, 3),
+                )
             )
