@@ -10,8 +10,8 @@ from typing import Protocol
 class Headers(Protocol):
     """Case-insensitive headers that may repeat (multidict's `CIMultiDict` is one)."""
 
-    def get(self, name: str, default: str | None = None, /) -> str | None:
-        """The first value, or the default."""
+    def get(self, name: str, /) -> str | None:
+        """The first value, `None` without one."""
         ...
 
     def getall(self, name: str, default: list[str], /) -> list[str]:

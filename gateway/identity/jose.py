@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Final
+
+_DEPTH: Final = 512
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
 
 def base64url(data: bytes) -> str:
@@ -28,6 +32,8 @@ def from_base64url(text: str) -> bytes:
 def from_json(data: bytes) -> dict[str, object]:
     """Read one JSON object; raises `ValueError` for what is malformed, ambiguous or not an object."""
     text = data.decode("utf-8")
+    if _deeper_than(_DEPTH, text):
+        raise ValueError("it is nested too deeply")
     try:
         value = _DECODER.decode(text)
         if "\\u" in text:  # only an escape can make half a surrogate pair; encoding finds it
@@ -37,6 +43,18 @@ def from_json(data: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - one class for all that input can get wrong
     return value
+
+
+def _deeper_than(depth: int, text: str) -> bool:
+    """Whether arrays and objects nest deeper; how deep a parser goes by itself depends on the Python."""
+    if text.count("[") + text.count("{") <= depth:
+        return False
+    level = 0
+    for found in _BRACKETS.finditer(text):
+        level += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if level > depth:
+            return True
+    return False
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -80,7 +80,8 @@ class Register:
         self._runs: OrderedDict[RunKey, _Run] = OrderedDict()
         self._opening: dict[RunKey, asyncio.Future[_Run]] = {}
         self._tickets: dict[int, tuple[RunKey, str]] = {}  # ticket -> (run, worker)
-        self._next_ticket = 0
+        # Settlements that an earlier register's calls left behind must not meet a ticket of ours.
+        self._next_ticket = int(clock.now() * 1_000_000)
 
     async def enter(self, worker: str, ref: RunRef, kind: str) -> Entered:
         """Reserve the next step of a run for a call of `kind` (llm or tool), opening the run at its first use."""

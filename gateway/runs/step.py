@@ -15,7 +15,7 @@ class Step:
     `ref` is `None` for a call that names no run. Raises `Refusal` (`run_limit`, …) on entering.
     """
 
-    __slots__ = ("_entered", "_entrance", "_kind", "_ref", "_settled")
+    __slots__ = ("_cost", "_entered", "_entrance", "_kind", "_ref", "_settled", "_tokens", "owes")
 
     def __init__(self, entrance: Entrance, ref: RunRef | None, kind: str) -> None:
         self._entrance = entrance
@@ -23,6 +23,8 @@ class Step:
         self._kind = kind
         self._entered: Entered | None = None
         self._settled = False
+        self._tokens = self._cost = 0
+        self.owes = False  # an attempt was sent that `delta` has not told of yet
 
     @property
     def number(self) -> int:
@@ -39,11 +41,21 @@ class Step:
         """The run as it was when the call entered."""
         return self._entered.facts if self._entered else None
 
+    def owe(self, tokens: int, cost_nano_usd: int) -> None:
+        """Keep what an attempt used that another one follows, for `delta`."""
+        self._tokens += tokens
+        self._cost += cost_nano_usd
+        self.owes = True
+
     def delta(self, tokens: int, cost_nano_usd: int) -> RunDelta:
-        """What this step adds to its run. Taking it settles the step: it is counted, not given back."""
+        """What this step adds to its run, its last attempt given.
+
+        Taking it settles the step: it is counted, not given back.
+        """
         if self._entered is None:
             raise ValueError("a call outside a run adds to none")
-        self._settled = True
+        self._settled, self.owes = True, False
+        tokens, cost_nano_usd = tokens + self._tokens, cost_nano_usd + self._cost
         entered = self._entered
         return RunDelta(
             entered.facts.key, entered.ticket, entered.step, int(self._kind == "tool"), tokens, cost_nano_usd

@@ -37,7 +37,7 @@ def malformed(what: str, detail: str | None = None) -> Refusal:
 
 def plain(headers: CIMultiDictProxy[str]) -> Headers:
     """The parser's headers as `core` sees them: multidict overloads what `Headers` says in one line."""
-    return headers  # type: ignore[return-value]
+    return headers
 
 
 def too_long(what: str) -> Refusal:

@@ -1,0 +1,135 @@
+"""From a configuration to the parts that run: the only file that names them all.
+
+`build_world` makes what a call needs, `prepare` does the same for `passgate check` and throws it away.
+Mistakes that only building can find (keys, policies, prices, schemas) come out as `ConfigMistakes`,
+with file and line like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Final
+
+from gateway.config import Config, ConfigMistakes
+from gateway.core.clock import Clock, SystemClock
+from gateway.core.sources import Sources
+from gateway.dialects import JsonLimits
+from gateway.identity import Identity, IdentityMistakes
+from gateway.metering.prices import SHIPPED, PriceBook, discount_billionths
+from gateway.outbound import Outbound
+from gateway.policy import Known, PolicySet
+from gateway.policy import load as load_policies
+from gateway.providers import Providers
+from gateway.routing import Pricing, Router
+from gateway.settings import Complaints, Secret
+from gateway.telemetry.redact import Redactor
+from gateway.tools import Tools
+from gateway.world import World
+
+_NO_DEMO: Final = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The parts that need no event loop, and the warnings that building found."""
+
+    identity: Identity
+    policy: PolicySet
+    prices: PriceBook
+    warnings: tuple[str, ...]
+
+
+def prepare(config: Config, sources: Sources, clock: Clock | None = None) -> Built:
+    """Build what can be wrong; raises `ConfigMistakes` with everything that is."""
+    settings = config.settings
+    complaints = Complaints()
+    identity: Identity | None = None
+    prices: PriceBook | None = None
+    try:
+        identity = Identity.build(
+            settings.identity, settings.agents, sources, clock or SystemClock(), settings.listen.agents.public_url
+        )
+    except IdentityMistakes as mistakes:
+        complaints.found += mistakes.complaints
+    known = Known(
+        agents=frozenset(agent.id for agent in settings.agents),
+        teams=frozenset(agent.team for agent in settings.agents),
+        issuers=frozenset(issuer.name for issuer in settings.identity.issuers),
+        models=frozenset(settings.models),
+        # The operations of a tool that is switched off are not known, so that no rule can be called wrong for them.
+        tools=None if config.unset("tools") else frozenset(_operations(config)),
+        providers=frozenset(settings.providers) | frozenset(config.unset("providers")),
+    )
+    policy = load_policies(settings.policies, sources, known, complaints)
+    try:
+        prices = PriceBook.load(SHIPPED.read_bytes(), settings.prices)
+    except ValueError as error:
+        complaints.found.append(config.complaint(("prices",), str(error), "correct the prices"))
+    if complaints.found or identity is None or prices is None:
+        raise ConfigMistakes(complaints.found)
+    return Built(identity=identity, policy=policy, prices=prices, warnings=tuple(map(str, policy.warnings)))
+
+
+def _operations(config: Config) -> Iterator[str]:
+    for name, tool in config.settings.tools.items():
+        for key in tool.operations:
+            yield f"{name}.{key}"
+
+
+def build_world(config: Config, sources: Sources, demo_url: str | None) -> World:
+    """Build everything for one worker; call it inside the event loop. Raises `ConfigMistakes`."""
+    clock = SystemClock()
+    settings = config.settings
+    built = prepare(config, sources, clock)
+    off = config.unset("providers")
+    demo = demo_url or _NO_DEMO
+    providers = Providers.build(settings.providers, timeouts=settings.timeouts, demo_url=demo, off=off)
+    limits = settings.limits
+    return World(
+        identity=built.identity,
+        policy=built.policy,
+        router=Router(settings.models, off),
+        providers=providers,
+        tools=Tools.build(
+            settings.tools, sources, timeouts=settings.timeouts, demo_url=demo, off=config.unset("tools")
+        ),
+        pricing=_pricing(config, built.prices, providers),
+        outbound=Outbound(proxy=settings.outbound.proxy, ca_file=settings.outbound.ca_file),
+        runs=settings.runs,
+        json_limits=JsonLimits(limits.json_depth, limits.json_keys, limits.json_elements),
+        concurrency=limits.concurrency,
+        access_log=settings.log.access,
+        resource=settings.listen.agents.public_url or settings.identity.audience,
+        clock=clock,
+        redact=redactor(config),
+    )
+
+
+def _pricing(config: Config, book: PriceBook, providers: Providers) -> Pricing:
+    """Each provider's name in the price book: as configured, else by the host of its address, else its own name."""
+    terms = {}
+    for name, settings in config.settings.providers.items():
+        by_host = book.book_of_host(providers.get(name).upstream.host) if name in providers else ""
+        terms[name] = (settings.price_book or by_host or name, discount_billionths(settings.discount))
+    return Pricing(book, terms)
+
+
+def redactor(config: Config) -> Redactor:
+    """Replaces every secret of the configuration in what is logged."""
+    return Redactor(text for secret in _secrets(config.settings) for text in (secret, secret.rpartition(" ")[2]))
+
+
+def _secrets(value: object) -> Iterator[str]:
+    """Every secret below a part of the settings."""
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            yield from _secrets(getattr(value, one.name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _secrets(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _secrets(item)

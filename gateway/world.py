@@ -1,0 +1,144 @@
+"""One configuration, built: everything that a call needs of it, and how stage 2 reads a request with it.
+
+A reload builds a new world beside the present one; calls that have begun keep theirs, and the old one
+closes its connections when the last of them is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from gateway.core.call import Address, Call, Exchange
+from gateway.core.clock import Clock
+from gateway.core.errors import Refusal
+from gateway.core.principal import Agent, Principal
+from gateway.dialects import DIALECTS, JsonLimits, json_body
+from gateway.dialects.addresses import missing
+from gateway.identity import Identity
+from gateway.outbound import Outbound
+from gateway.policy import Facts, PolicySet
+from gateway.providers import Providers
+from gateway.routing import Errand, LlmErrand, Pricing, Router, ToolErrand
+from gateway.runs.settings import RunsSettings
+from gateway.telemetry.redact import Redactor
+from gateway.tools import Tools, tool_read
+
+_LARGE_BODY: Final = 256 * 1024
+_SAME_REFUSAL: Final = 60.0
+_REMEMBERED: Final = 10_000
+_IDLE_CHECK: Final = 0.5
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """The parts of one configuration; shared by all calls that began under it."""
+
+    identity: Identity
+    policy: PolicySet
+    router: Router
+    providers: Providers
+    tools: Tools
+    pricing: Pricing
+    outbound: Outbound
+    runs: RunsSettings
+    json_limits: JsonLimits
+    concurrency: int
+    access_log: bool
+    resource: str  # this gateway as an OAuth protected resource (RFC 9728)
+    clock: Clock
+    redact: Redactor
+    calls: int = 0  # under way
+    _refused: dict[tuple[tuple[str, str], Facts], tuple[str, float]] = field(default_factory=dict)
+
+    async def read(self, exchange: Exchange, address: Address) -> tuple[Call, Errand | None]:
+        """2: what is asked. An own address has no errand; an unknown one is refused here, after identification."""
+        head, operation = exchange.head, address.operation
+        dialect = DIALECTS.get(operation)
+        if dialect is not None:
+            body = await self._body(exchange)
+            call = dialect.read(body, self.json_limits, checked=len(body) > _LARGE_BODY)
+            route = self.router.route(call.model)
+            targets = self.router.plan(route, call.model)
+            return call, LlmErrand(call, head, route, targets, dialect, self.providers, self.pricing)
+        if operation == "tool":
+            match = self.tools.find(address.variables["tool"], head.method, address.variables["path"])
+            call = tool_read(match, head, await self._body(exchange), self.json_limits)
+            return call, ToolErrand(call, head, match)
+        if not operation:
+            raise missing(address)
+        return Call("own", address.dialect, operation, head.method), None
+
+    async def _body(self, exchange: Exchange) -> bytes:
+        """The body; the structure of a large one is counted in windows, between which others run."""
+        body = await exchange.body()
+        if len(body) > _LARGE_BODY:
+            for _ in json_body.windows(body, self.json_limits):
+                await asyncio.sleep(0)
+        return body
+
+    def run_required(self, agent: Agent, call: Call) -> bool:
+        """Whether `runs.required` wants this call to name a run."""
+        required = self.runs.required
+        if isinstance(required, str):
+            return required == "always" or (required == "tools" and call.kind == "tool")
+        return agent.category in required
+
+    def decision_id(self, request_id: str, principal: Principal, facts: Facts, *, allowed: bool) -> str:
+        """The decision of this request; a refusal that repeats within a minute keeps its first id (wire §4)."""
+        own = "dec_" + request_id.removeprefix("req_")
+        if allowed:
+            return own
+        key, now = (principal.owner, facts), self.clock.monotonic()
+        known = self._refused.get(key)
+        if known is None or known[1] <= now:
+            if len(self._refused) >= _REMEMBERED:
+                self._refused.clear()
+            known = self._refused[key] = own, now + _SAME_REFUSAL
+        return known[0]
+
+    def models_for(self, principal: Principal, address: Address) -> Mapping[str, object]:
+        """The models that this agent may use, as OpenAI lists them; or one of them, `model_unknown` for any other."""
+        names = [name for name in self.router.models if self._may_use(principal, name)]
+        if address.operation == "models":
+            return {"object": "list", "data": [_model(name) for name in names]}
+        wanted = address.variables["id"]
+        if wanted in names:
+            return _model(wanted)
+        raise Refusal("model_unknown", f"there is no model {wanted[:100]!r} for this agent; GET /v1/models lists them.")
+
+    def _may_use(self, principal: Principal, model: str) -> bool:
+        facts = Facts.of(principal, Call("llm", "openai", "chat", "POST", model=model))
+        if not self.policy.names_providers:
+            return self.policy.decide(facts).allowed
+        targets = self.router.plan(self.router.route(model), model)
+        return any(self.policy.decide(facts, target.provider).allowed for target in targets)
+
+    def public(self, address: Address) -> tuple[int, list[tuple[str, str]], bytes]:
+        """What anonymous callers may read (wire §3)."""
+        if address.operation == "prefix":
+            return 204, [], b""
+        document: dict[str, object] = {"keys": []}  # the gateway signs nothing yet
+        if address.operation == "protected_resource":
+            document = {"resource": self.resource, "bearer_methods_supported": ["header"]}
+        headers = [("content-type", "application/json"), ("cache-control", "public, max-age=60")]
+        return 200, headers, msgspec.json.encode(document)
+
+    def describe(self, error: BaseException) -> str:
+        """Our own mistake, for the log: its place and words without secrets."""
+        return self.redact("".join(traceback.format_exception(error, limit=-6)))
+
+    async def close_when_idle(self) -> None:
+        """Close the connections once no call is left that began here."""
+        while self.calls:  # noqa: ASYNC110 - an event would cost every call, this costs a reload
+            await asyncio.sleep(_IDLE_CHECK)
+        await self.outbound.close()
+
+
+def _model(name: str) -> dict[str, object]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "passgate"}

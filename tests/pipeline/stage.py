@@ -1,0 +1,279 @@
+"""One worker's pipeline with real parts around it, and a door that can close at any moment.
+
+The store, the register of runs, the book with its recovery files, policy, identity and the outbound
+client are the real ones; only the door and the channel between worker and supervisor are in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multidict import CIMultiDict
+
+from gateway.build import build_world
+from gateway.config import load
+from gateway.core.call import ClientGone, Head
+from gateway.core.clock import SystemClock
+from gateway.core.run import RunKey, RunLimits, RunRef
+from gateway.core.sources import DiskSources
+from gateway.ledger import Batch, Book, Poster, find_call
+from gateway.pipeline import Pipeline
+from gateway.runs import Entered, Register
+from gateway.state import Runs, Store, StoreUnavailable
+from gateway.telemetry.logs import Log
+from gateway.telemetry.metrics import Counts
+from gateway.world import World
+from tests.simulator.gateway import Gateway
+from tests.simulator.upstream import Received, Script, ScriptedUpstream
+
+
+@dataclass
+class Door:
+    """A request, and the client that reads the reply: it leaves at its `leaves_at`-th write, if at all.
+
+    `last` is called when the gateway lets the last part of a reply go, before anybody has it.
+    """
+
+    head: Head
+    sent: bytes = b""
+    leaves_at: int = 0
+    last: Callable[[Door], None] | None = None
+    begun: bool = False
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    got: bytearray = field(default_factory=bytearray)
+    writes: int = 0
+    ended: bool = False
+
+    async def body(self) -> bytes:
+        """See `core.call.Exchange`."""
+        await asyncio.sleep(0)
+        return self.sent
+
+    async def reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """See `core.call.Exchange`."""
+        self._open(status, headers)
+        await self._end(body)
+
+    async def begin(self, status: int, headers: list[tuple[str, str]]) -> None:
+        """See `core.call.Exchange`."""
+        self._open(status, headers)
+        await self._write(b"")
+
+    async def send(self, data: bytes) -> None:
+        """See `core.call.Exchange`."""
+        await self._write(data)
+
+    async def end(self, data: bytes = b"") -> None:
+        """See `core.call.Exchange`."""
+        await self._end(data)
+
+    def cut(self) -> None:
+        """See `core.call.Exchange`."""
+        self.ended = True
+
+    @property
+    def request_id(self) -> str:
+        """What the gateway calls it."""
+        return self.headers["gateway-request-id"]
+
+    def _open(self, status: int, headers: list[tuple[str, str]]) -> None:
+        self.begun, self.status, self.headers = True, status, dict(headers)
+
+    async def _end(self, data: bytes) -> None:
+        if self.last is not None:
+            self.last(self)
+        await self._write(data)
+        self.ended = True
+
+    async def _write(self, data: bytes) -> None:
+        self.writes += 1
+        await asyncio.sleep(0)  # a slow reader may make the gateway wait here
+        if self.writes == self.leaves_at:
+            raise ClientGone
+        self.got += data
+
+
+class Supervising:
+    """The supervisor's side, without a channel between."""
+
+    def __init__(self, store: Store, register: Register, poster: Poster) -> None:
+        self._store, self._register, self._poster = store, register, poster
+
+    async def enter(self, run: RunRef, kind: str) -> Entered:
+        """See `runs.Entrance`."""
+        return await self._register.enter("worker-1", run, kind)
+
+    def leave(self, ticket: int) -> None:
+        """See `runs.Entrance`."""
+        self._register.leave(ticket)
+
+    async def show_run(self, key: RunKey) -> Mapping[str, object] | None:
+        """See `pipeline.Supervisor`."""
+        facts = await self._register.facts(key)
+        return {"steps": facts.steps} if facts else None
+
+    async def show_call(self, request_id: str, owner: tuple[str, str]) -> Mapping[str, object] | None:
+        """See `pipeline.Supervisor`."""
+        return await self._store.read(lambda conn: find_call(conn, request_id, owner, SystemClock().now()))
+
+    async def post(self, batch: Batch) -> None:
+        """What a worker's book submits."""
+        posted = await self._poster.post(batch)
+        for delta in posted.deltas:
+            self._register.settled(delta)
+
+
+@dataclass
+class Stage:
+    """The pipeline and everything around it."""
+
+    folder: Path
+    gateway: Gateway
+    upstream: ScriptedUpstream
+    world: World
+    store: Store
+    register: Register
+    book: Book
+    pipeline: Pipeline
+    counts: Counts
+
+    def door(self, path: str, body: object = None, *, method: str = "POST", **headers: str) -> Door:
+        """A request of the agent `procurement`."""
+        fields = CIMultiDict(headers)
+        fields.setdefault("authorization", f"Bearer {self.gateway.token()}")
+        fields.setdefault("content-type", "application/json")
+        path, _, query = path.partition("?")
+        sent = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        return Door(Head(method, path, query, fields, "127.0.0.1"), sent)  # type: ignore[arg-type]  # as the door has it
+
+    def chat(self, *, stream: bool = False, run: str = "", model: str = "m") -> Door:
+        """A chat completion."""
+        messages = [{"role": "user", "content": "hello"}]
+        path = f"/r/{run}/v1/chat/completions" if run else "/v1/chat/completions"
+        return self.door(path, {"model": model, "messages": messages, "stream": stream})
+
+    def pay(self, *, run: str = "") -> Door:
+        """A tool call with an effect."""
+        return self.door(f"/r/{run}/tools/bank/pay/A1" if run else "/tools/bank/pay/A1", {"amount": 1})
+
+    async def rows(self) -> list[dict[str, Any]]:
+        """The ledger, once all that was taken is committed."""
+        for _ in range(3):
+            await self.book.flush()
+            await asyncio.sleep(0)
+        with contextlib.closing(sqlite3.connect(self.store.path)) as conn:
+            conn.row_factory = sqlite3.Row
+            return [dict(row) for row in conn.execute("SELECT * FROM ledger ORDER BY seq")]
+
+    def committed(self, request_id: str) -> bool:
+        """Whether a call's row is in the store at this moment."""
+        with contextlib.closing(sqlite3.connect(self.store.path)) as conn:
+            query = "SELECT count(*) FROM ledger WHERE request_id = ?"
+            return bool(conn.execute(query, (request_id,)).fetchone()[0])
+
+    def written_down(self, request_id: str) -> bool:
+        """Whether a call's row is in a recovery file, or committed already, at this moment."""
+        files = [file.read_bytes() for file in (self.folder / "recovery").iterdir()]
+        return any(request_id.encode() in data for data in files) or self.committed(request_id)
+
+    @property
+    def reserved(self) -> int:
+        """Steps of runs that are reserved and neither settled nor given back."""
+        return len(self.register._tickets)
+
+    def idle(self) -> bool:
+        """Whether nothing is counted as under way."""
+        return (self.pipeline.inflight, self.world.calls) == (0, 0)
+
+
+@contextlib.asynccontextmanager
+async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]) -> AsyncIterator[Stage]:
+    """Everything set up; the upstream answers by `scripts`. Provider `main` comes first, `spare` is its stand-in."""
+    async with ScriptedUpstream(list(scripts)) as upstream:
+        gateway = Gateway(folder, config=_config(upstream.url))
+        gateway.write()
+        sources = DiskSources()
+        config = load(folder / "config.yaml", sources)
+        world = build_world(config, sources, None)
+        store = await Store.open(folder / "passgate.db")
+        register = Register(Runs(store), lambda: RunLimits(), SystemClock())
+        supervising = Supervising(store, register, Poster(store))
+        (folder / "recovery").mkdir()
+        book = Book(folder / "recovery", "worker-1", supervising.post, SystemClock())
+        book.start()
+        counts = Counts()
+        pipeline = Pipeline(book, supervising, counts, Log("worker-1", level="error"))
+        pipeline.adopt(world, Log("worker-1", level="error"))
+        try:
+            yield Stage(folder, gateway, upstream, world, store, register, book, pipeline, counts)
+        finally:
+            await world.outbound.close()
+            with contextlib.suppress(StoreUnavailable):
+                await book.close()
+            await store.close()
+
+
+def _config(url: str) -> dict[str, Any]:
+    provider = {"dialects": ["openai"], "base_url": f"{url}/v1", "allow_internal": True}
+    return {
+        "providers": {name: {**provider, "base_url": f"{url}/{name}"} for name in ("main", "spare")},
+        "models": {
+            "m": {"targets": [{"provider": "main"}]},
+            "pair": {"targets": [{"provider": "main"}, {"provider": "spare"}]},
+        },
+        "prices": {f"{name}/*": [{"input": "1.00", "output": "2.00"}] for name in ("main", "spare")},
+        "tools": {
+            "bank": {
+                "kind": "http",
+                "base_url": f"{url}/bank",
+                "allow_internal": True,
+                "operations": {"pay": {"method": "POST", "path": "/pay/{order}", "cost": "0.01 USD"}},
+            }
+        },
+    }
+
+
+async def cancelled_at(work: Coroutine[Any, Any, None], point: int) -> bool:
+    """Run `work` in a task that is cancelled at its `point`-th suspension; whether it came so far."""
+    task = asyncio.create_task(_counting(work, point))
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return task.result() >= point
+
+
+async def _counting(work: Coroutine[Any, Any, None], point: int) -> int:
+    return await _driven(work, point)
+
+
+@types.coroutine
+def _driven(work: Awaitable[None], point: int) -> Generator[Any, Any, int]:
+    """Pass on what `work` waits for, and cancel the task as it begins to wait for the `point`-th time."""
+    inner = work.__await__()
+    waits = 0
+    reply: BaseException | None = None
+    while True:
+        try:
+            waited_for = inner.throw(reply) if reply is not None else inner.send(None)
+        except StopIteration:
+            return waits
+        waits += 1
+        if waits == point:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        reply = None
+        try:
+            yield waited_for
+        except BaseException as error:  # noqa: BLE001 - cancellation above all: `work` is who handles it
+            reply = error
