@@ -1,0 +1,58 @@
+"""`passgate check` and `passgate schema`, as somebody at a terminal sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+
+CONFIG = """
+identity:
+  audience: https://gateway.example
+  issuers: [{name: dev, iss: "https://issuer.example", keys: {file: keys.json}}]
+agents: [{id: a, issuer: dev, subject: "agent:a"}]
+"""
+
+
+def test_check_prints_every_mistake_in_the_order_of_the_file_and_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each line says file, line, setting, problem and remedy; the last one counts."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG + "drain: 5\nbudgets: []\nwrokers: 2\n")
+    assert main(["check", "--config", str(path)]) == 2
+    said = capsys.readouterr()
+    lines = said.err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"{path}:6", "drain"],
+        [f"{path}:7", "budgets"],
+        [f"{path}:8", "wrokers"],
+    ]
+    assert said.out == f"{path} cannot be used: 3 mistakes, no warnings\n"
+
+
+def test_check_finds_what_only_building_can_see(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A key file that is missing and a policy that is wrong are reported in one go."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies/p.yaml").write_text("version: 1\npolicy: p\nrules: []\n")
+    assert main(["check", "--config", str(path), "--format", "json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert {Path(mistake["file"]).name for mistake in found["mistakes"]} == {"keys.json", "p.yaml"}
+
+
+def test_check_of_a_file_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong use is answered with what to do."""
+    assert main(["check", "--config", "/nowhere/config.yaml"]) == 2
+    assert "name a file with --config FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["config", "policy"])
+def test_schema_prints_a_json_schema(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both files have one."""
+    assert main(["schema", file]) == 0
+    assert json.loads(capsys.readouterr().out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
