@@ -1,0 +1,268 @@
+"""The channel between the supervisor and one worker: frames over a socket pair, requests and replies.
+
+A frame is four bytes of length (big-endian) and a MessagePack value. Every message is one of the
+structs below; msgspec checks its shape on the way in. Either side may ask (`request`) or tell
+(`tell`); what is asked is answered by the other side's handler, an exception there comes back as
+the `Refusal` it was, or as `ChannelError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.core.errors import Refusal
+from gateway.core.run import RunKey, RunRef
+from gateway.core.sources import Listed
+from gateway.ledger import Batch
+from gateway.runs import Entered
+
+_LONGEST: Final = 256 * 1024 * 1024
+_HEADER: Final = 4
+_CONGESTED: Final = 1024 * 1024
+_LAST_WORDS: Final = 5.0
+"""Seconds in which what was said before an end must have been heard."""
+
+
+class Message(msgspec.Struct, tag=True, array_like=True, gc=False):
+    """Base of all messages; the class name travels as the tag."""
+
+
+class Prepare(Message):
+    """Supervisor → worker: build the state of this configuration beside the present one."""
+
+    generation: int
+    path: str
+    files: dict[str, bytes]
+    dirs: dict[str, Listed]
+    variables: dict[str, str | None]
+    demo_url: str | None
+
+
+class Commit(Message):
+    """Supervisor → worker: from now on new calls run on what was prepared."""
+
+    generation: int
+
+
+class Drain(Message):
+    """Supervisor → worker: take no new connection, finish what runs within `seconds`, then exit."""
+
+    seconds: float
+
+
+class Flush(Message):
+    """Supervisor → worker: tell what you have counted now (a scrape is waiting); answered after that."""
+
+
+class StoreState(Message):
+    """Supervisor → worker: whether the durable store takes writes; without it nothing new is admitted."""
+
+    healthy: bool
+
+
+class Post(Message):
+    """Worker → supervisor: commit this batch; answered after the commit."""
+
+    batch: Batch
+
+
+class Told(Message):
+    """Worker → supervisor: counted since the last time, calls under way now, and why it lets none in."""
+
+    counts: list[tuple[str, tuple[str, ...], int | tuple[list[int], float]]]
+    inflight: int
+    queued: int
+    trouble: str | None
+
+
+class Enter(Message):
+    """Worker → supervisor: reserve a step of a run."""
+
+    run: RunRef
+    kind: str
+
+
+class Leave(Message):
+    """Worker → supervisor: give a reservation back."""
+
+    ticket: int
+
+
+class ShowRun(Message):
+    """Worker → supervisor: a run's counters."""
+
+    key: RunKey
+
+
+class ShowCall(Message):
+    """Worker → supervisor: what the ledger knows of a call of this owner."""
+
+    request_id: str
+    iss: str
+    subject: str
+
+
+class Done(Message):
+    """A reply without content, or with plain values."""
+
+    value: dict[str, object] | None = None
+
+
+class EnteredRun(Message):
+    """The reply to `Enter`."""
+
+    entered: Entered
+
+
+class Refused(Message):
+    """A reply that is a refusal."""
+
+    code: str
+    sentence: str
+    fields: dict[str, object]
+    detail: str | None
+
+
+class Failed(Message):
+    """A reply that is a failure of the other side; the words are for the log."""
+
+    error: str
+
+
+AnyMessage = (
+    Prepare | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
+    | Done | EnteredRun | Refused | Failed
+)  # fmt: skip
+Frame = tuple[int, AnyMessage]
+"""(n, message): a positive n asks, its negative answers, 0 tells."""
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(tuple[int, AnyMessage]).decode
+
+Handler = Callable[[AnyMessage], Awaitable[AnyMessage | None]]
+Reply = TypeVar("Reply", bound=Message)
+
+
+class ChannelError(Exception):
+    """The other side is gone or failed to answer."""
+
+
+class Channel:
+    """One end of the channel. `handle` answers what the other side asks; `closed` is set when it left."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
+        """Use `open`."""
+        self._reader, self._writer = reader, writer
+        self._handle = handle
+        self._asked: dict[int, asyncio.Future[AnyMessage]] = {}
+        self._last = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.closed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def open(cls, sock: socket.socket, handle: Handler) -> Channel:
+        """Take over one end of a socket pair."""
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        return cls(reader, writer, handle)
+
+    def tell(self, message: AnyMessage) -> None:
+        """Send without waiting for anything; silent when the other side is gone."""
+        self._send(0, message)
+
+    async def request(self, message: AnyMessage, reply: type[Reply]) -> Reply:
+        """Ask and wait for an answer of type `reply`; raises `Refusal` or `ChannelError`."""
+        if self.closed.is_set():
+            raise ChannelError("the other process is gone")
+        self._last += 1
+        number = self._last
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._send(number, message)
+        try:
+            answer = await future
+        finally:
+            self._asked.pop(number, None)
+        if isinstance(answer, Refused):
+            raise Refusal(answer.code, answer.sentence, fields=answer.fields, detail=answer.detail)
+        if isinstance(answer, Failed):
+            raise ChannelError(answer.error)
+        if not isinstance(answer, reply):
+            raise ChannelError(f"{type(answer).__name__} came where {reply.__name__} was asked for")
+        return answer
+
+    @property
+    def congested(self) -> bool:
+        """Whether the other side reads so slowly that nothing should be said that can wait."""
+        return self._writer.transport.get_write_buffer_size() > _CONGESTED
+
+    def close(self) -> None:
+        """Close this end; the other side sees its `closed`."""
+        self._writer.close()
+
+    async def leave(self) -> None:
+        """Close this end after all that was said has left the process."""
+        self._writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._writer.wait_closed()
+
+    async def ended(self) -> None:
+        """Once the other side is dead: hear what it had said until then, see it through, and close."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self.closed.wait()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+        self.close()
+
+    def _send(self, number: int, message: AnyMessage) -> None:
+        if self._writer.is_closing():
+            return
+        data = _encode((number, message))
+        self._writer.write(len(data).to_bytes(_HEADER, "big") + data)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                size = int.from_bytes(await self._reader.readexactly(_HEADER), "big")
+                if size > _LONGEST:
+                    break
+                number, message = _decode(await self._reader.readexactly(size))
+                if number < 0:
+                    future = self._asked.get(-number)
+                    if future is not None and not future.done():
+                        future.set_result(message)
+                    continue
+                task = asyncio.create_task(self._answer(number, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        except (asyncio.IncompleteReadError, OSError, ChannelError, msgspec.MsgspecError):
+            pass
+        finally:
+            self._ended()
+
+    def _ended(self) -> None:
+        self.closed.set()
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(ChannelError("the other process is gone"))
+        with contextlib.suppress(RuntimeError):  # the loop may be closing
+            self._writer.close()
+
+    async def _answer(self, number: int, message: AnyMessage) -> None:
+        answer: AnyMessage
+        try:
+            answer = await self._handle(message) or Done()
+        except Refusal as refusal:
+            answer = Refused(refusal.code, refusal.sentence, refusal.fields, refusal.detail)
+        except Exception as error:  # noqa: BLE001 - whatever failed here is told to the side that asked
+            answer = Failed(f"{type(error).__name__}: {error}")
+        if number:
+            self._send(-number, answer)

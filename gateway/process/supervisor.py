@@ -1,0 +1,526 @@
+"""The supervisor: it owns what is shared, and has the workers do the serving.
+
+Start: lock and open the store, post what dead workers left, start the built-in demo where the
+config names it, bind, open the metrics and admin listeners, start the workers. Stop (SIGTERM,
+SIGINT, at any time): not ready, no new connections, what runs finishes within `drain`. Reload
+(SIGHUP, `POST /admin/v1/reload`): a whole new state in all workers, or the old one and the reasons.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Final
+
+from gateway import __version__
+from gateway.build import prepare, redactor
+from gateway.config import Config, ConfigMistakes, load
+from gateway.core.clock import SystemClock
+from gateway.core.errors import Refusal
+from gateway.core.run import RunFacts
+from gateway.core.sources import DiskSources
+from gateway.demo import DemoServer
+from gateway.ledger import Batch, Poster, find_call, recover
+from gateway.metering.prices import PriceBook
+from gateway.process.channel import (
+    AnyMessage,
+    ChannelError,
+    Done,
+    Enter,
+    EnteredRun,
+    Leave,
+    Post,
+    Prepare,
+    ShowCall,
+    ShowRun,
+    StoreState,
+    Told,
+)
+from gateway.process.pool import WorkerPool, WorkerProcess
+from gateway.runs import Register
+from gateway.settings.types import Bind
+from gateway.state import Runs, StoreRefused, StoreUnavailable
+from gateway.state.sqlite import Store
+from gateway.telemetry.logs import Log
+from gateway.telemetry.metrics import Registry
+from gateway.web.admin import AdminCall, Operators, Route, admin_app, ensure_admin_token
+from gateway.web.hosts import Hosts
+from gateway.web.listener import listen
+from gateway.web.metrics import Check, metrics_app
+from gateway.web.tls import server_context
+
+_WATCH_EVERY: Final = 2.0
+"""Seconds between two looks at the files of secrets and keys, and at what dead workers left."""
+_STORE_EVERY: Final = 0.5
+"""Seconds between two looks at the store."""
+_BACKLOG: Final = 1024
+
+
+class StartError(Exception):
+    """The gateway cannot start; the words say why and what to do."""
+
+
+class Supervisor:
+    """The one object of the supervising process."""
+
+    def __init__(self, config: Config, sources: DiskSources, prices: PriceBook) -> None:
+        """Take a configuration that was loaded and prepared without mistakes; nothing runs before `run`."""
+        self._prices = prices
+        self.config = config
+        self.clock = SystemClock()
+        self._refused: dict[str, list[str]] = {}  # why the last reload, or a changed key file, was not taken
+        self._sources = sources
+        self._generation = 0
+        self._taken_at = self.clock.now()
+        self._draining = False
+        self._urls: dict[str, str] = {}
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._recovering = asyncio.Lock()
+        self._store_told: str | None = None  # the trouble that workers were last told of
+        self.log = self._make_log()
+        self.registry = Registry(config.settings.telemetry.max_series)
+        self._demo: DemoServer | None = None
+        count = config.settings.worker_count
+        self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, self.log)
+        self._store: Store
+        self._poster: Poster
+        self._register: Register
+        self._operators: Operators
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[Supervisor], None] = lambda _: None) -> int:
+        """Serve until told to stop; returns the exit code. `ready` is called once everything listens."""
+        self._on_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open_state(stack)
+            await self._start_demo(stack)
+            agents = self.config.settings.listen.agents
+            listener = _bind("listen.agents.bind", agents.bind)
+            stack.callback(listener.close)
+            self._urls["agents"] = _url(listener, tls=agents.tls is not None)
+            self._describe_gauges()
+            await self._open_doors(stack)
+            if await self._start_workers(listener):
+                for work in (self._reload_on_signal(), self._watch_files(), self._watch_store()):
+                    self._spawn(work)
+                self.log.info("ready", version=__version__, workers=self.pool.count, **self._urls)
+                self.log.flush()
+                ready(self)
+            await self._stop.wait()
+            self._draining = True
+            listener.close()
+            self.log.info("draining", seconds=self.config.settings.drain)
+            self.log.flush()
+            for task in self._background:
+                task.cancel()
+            await self.pool.stop(self.config.settings.drain)
+            await self._post_leftovers()
+        self.log.info("stopped")
+        self.log.flush()
+        return 0
+
+    async def _start_workers(self, listener: socket.socket) -> bool:
+        """Start the workers; false where the gateway was told to stop meanwhile. Raises `StartError`."""
+        starting = asyncio.create_task(self.pool.start(listener, self._configuration(self._sources)))
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not starting.done():
+            starting.cancel()
+            return False
+        try:
+            starting.result()
+        except ChannelError as error:
+            await self.pool.stop(0)
+            raise StartError(f"{error}; what it says of itself stands above.") from error
+        return True
+
+    async def _open_state(self, stack: contextlib.AsyncExitStack) -> None:
+        try:
+            self._store = await Store.open(self.database)
+        except StoreRefused as error:
+            raise StartError(str(error)) from error
+        stack.push_async_callback(self._store.close)
+        self._poster = Poster(self._store)
+        self._register = Register(Runs(self._store), lambda: self.config.settings.runs.run_limits, self.clock)
+        try:
+            self.recovery.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"{self.recovery}: {error.strerror}; workers must be able to write there.") from error
+        await self._post_leftovers()
+
+    async def _start_demo(self, stack: contextlib.AsyncExitStack) -> None:
+        if self.config.uses_demo:
+            effects = self.state_dir / "demo" / "effects.ndjson"
+            try:
+                self._demo = await DemoServer.start(effects)
+            except OSError as error:
+                raise StartError(f"builtin:demo cannot start with {effects}: {error.strerror or error}.") from error
+            stack.push_async_callback(self._demo.stop)
+
+    async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self.config.settings
+        try:
+            self._operators = self._make_operators(self.config)
+        except (OSError, ValueError) as error:
+            raise StartError(str(error)) from error
+        admin = settings.listen.admin
+        apps = {
+            "metrics": metrics_app(self._scrape, self.readiness),
+            "admin": admin_app(
+                self._admin_routes(),
+                lambda: self._operators,
+                Hosts(admin.hosts, admin.bind.host),
+                on_failure=lambda what, path: self.log.error("admin_failed", error=what, path=path),
+            ),
+        }
+        for name, app in apps.items():
+            door = getattr(settings.listen, name)
+            sock = _bind(f"listen.{name}.bind", door.bind)
+            tls = server_context(door.tls.cert, door.tls.key) if door.tls else None
+            runner = await listen(app, sock, tls=tls)
+            stack.push_async_callback(runner.cleanup)
+            self._urls[name] = _url(sock, tls=tls is not None)
+
+    def _make_operators(self, config: Config) -> Operators:
+        """The configured operators; without any, the token beside the state. Raises `OSError` or `ValueError`."""
+        operators = config.settings.operators
+        return Operators(operators, None if operators else ensure_admin_token(self.admin_token_file))
+
+    def _admin_routes(self) -> list[Route]:
+        async def status(_: AdminCall) -> object:
+            return self.status()
+
+        async def reload(call: AdminCall) -> object:
+            self.log.info("reload_asked", operator=call.operator.id)
+            problems = await self.reload()
+            return {"reloaded": not problems, "problems": problems, "generation": self._generation}
+
+        return [
+            Route("GET", "/admin/v1/status", "viewer", status),
+            Route("POST", "/admin/v1/reload", "operator", reload),
+        ]
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+    # -- configuration --------------------------------------------------------------------------
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the state is not the one that the files say; empty when it is."""
+        return [problem for problems in self._refused.values() for problem in problems]
+
+    async def reload(self) -> list[str]:
+        """Read everything again and swap it in; returns the reasons when the old state was kept."""
+        async with self._taking:
+            problems, _ = await self._take(DiskSources())
+            self._refused = {"reload": problems}
+        return problems
+
+    async def _take(self, sources: DiskSources) -> tuple[list[str], bool]:
+        """Swap in what `sources` say. Gives the reasons where the old state was kept, and whether a retry may help."""
+        problems, retry = await self._try_take(sources)
+        if problems:
+            self.log.error("reload_refused", problems=problems)
+        else:
+            self.log.info("reloaded", generation=self._generation)
+        self.log.flush()
+        return problems, retry
+
+    async def _try_take(self, sources: DiskSources) -> tuple[list[str], bool]:
+        try:
+            config = await asyncio.to_thread(_load, self.config.path, sources)
+            operators = self._make_operators(config)
+        except ConfigMistakes as mistakes:
+            return [str(complaint) for complaint in mistakes.complaints], False
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old state serves on and this is said
+            return [f"{type(error).__name__}: {error}"], False
+        fixed = [
+            f"{name}: a change needs a restart of the gateway"
+            for name in ("listen", "workers", "state")
+            if getattr(config.settings, name) != getattr(self.config.settings, name)
+        ]
+        if config.uses_demo and self._demo is None:
+            fixed.append("builtin:demo: starting the built-in demo needs a restart of the gateway")
+        if fixed:
+            return fixed, False
+        try:
+            await self.pool.change(self._configuration(sources))
+        except ChannelError as error:
+            return [f"the workers could not take it: {error}"], True
+        self.config, self._sources, self._operators = config, sources, operators
+        self._taken_at = self.clock.now()
+        self.log = self.pool.log = self._make_log()
+        return [], False
+
+    def _configuration(self, sources: DiskSources) -> Prepare:
+        self._generation += 1
+        demo = self._demo.url if self._demo else None
+        return Prepare(self._generation, str(self.config.path), sources.files, sources.dirs, sources.variables, demo)
+
+    async def _reload_on_signal(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()  # signals that come during a reload make one more of it
+            await self.reload()
+
+    async def _watch_files(self) -> None:
+        """Take over changed secret and key files by themselves; everything else waits for a reload."""
+        seen = _stamps(self.config.watched)
+        while True:
+            await asyncio.sleep(_WATCH_EVERY)
+            await self._post_leftovers()  # of a worker whose own supervisor died, or that the store did not take before
+            async with self._taking:
+                now = _stamps(self.config.watched)
+                if now == seen:
+                    continue
+                kept = DiskSources()
+                kept.dirs, kept.variables = dict(self._sources.dirs), dict(self._sources.variables)
+                watched = set(map(str, self.config.watched))
+                kept.files = {name: data for name, data in self._sources.files.items() if name not in watched}
+                self._refused["watched"], retry = await self._take(kept)
+                if not retry:
+                    seen = now
+
+    async def _watch_store(self) -> None:
+        """The store heals by itself, and tells nobody."""
+        while True:
+            await asyncio.sleep(_STORE_EVERY)
+            self._tell_store_state(again=True)
+
+    # -- what workers ask ---------------------------------------------------------------------------
+
+    async def _handle(self, worker: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
+        match message:
+            case Post(batch=batch):
+                await self._post(batch)
+            case Told():
+                self._absorb(worker, message)
+            case Enter(run=run, kind=kind):
+                return EnteredRun(await self._register.enter(worker.name, run, kind))
+            case Leave(ticket=ticket):
+                self._register.leave(ticket)
+            case ShowRun(key=key):
+                facts = await self._register.facts(key)
+                return Done(_run_as_told(facts) if facts else None)
+            case ShowCall(request_id=request_id, iss=iss, subject=subject):
+                owner, now = (iss, subject), self.clock.now()
+                return Done(await self._store.read(lambda conn: find_call(conn, request_id, owner, now)))
+            case _:
+                raise ChannelError(f"the supervisor does not answer {type(message).__name__}")
+        return None
+
+    async def _post(self, batch: Batch) -> None:
+        """Commit a batch; what it changed goes into the metrics and the registers. Raises `Refusal`."""
+        try:
+            posted = await self._poster.post(batch)
+        except StoreUnavailable as error:
+            self._tell_store_state()
+            sentence = "the durable store takes no writes; retry later."
+            raise Refusal("store_unavailable", sentence, detail=str(error)) from error
+        for row in posted.rows:
+            self.registry.count_row(row)
+        for row in posted.rejected:
+            self.log.error("row_rejected", request_id=row.request_id, attempt=row.attempt)
+        for delta in posted.deltas:
+            self._register.settled(delta)
+        self._tell_store_state()
+
+    def _tell_store_state(self, *, again: bool = False) -> None:
+        """Let the workers know when the store fails or works again; `again` reminds them while it fails."""
+        trouble, told = self._store.trouble, self._store_told
+        self._store_told = trouble
+        if trouble and not told:
+            self.log.error("store_failed", error=trouble)
+        elif told and not trouble:
+            self.log.info("store_recovered")
+        if bool(trouble) != bool(told) or (trouble and again):
+            for worker in self.pool.serving:
+                worker.channel.tell(StoreState(trouble is None))
+
+    def _absorb(self, worker: WorkerProcess, told: Told) -> None:
+        self.registry.absorb(told.counts)
+        worker.inflight, worker.queued, worker.trouble = told.inflight, told.queued, told.trouble
+
+    async def _reaped(self, name: str) -> None:
+        """A worker is dead: post what its recovery file holds, then give back what it had reserved."""
+        await self._post_leftovers()
+        self._register.worker_died(name)
+        if not self._draining:
+            self.registry.add("worker_restarts")
+
+    async def _post_leftovers(self) -> None:
+        """Post what dead workers left. What cannot be posted now stays, and is looked at again and again."""
+        async with self._recovering:
+            try:
+                recovered = await recover(self.recovery, self._post)
+            except (OSError, Refusal) as error:
+                reason = (isinstance(error, Refusal) and error.detail) or str(error)
+                self.log.error("recovery_failed", error=reason)
+                return
+        if recovered.rows or recovered.damaged:
+            self.log.warning("recovered", rows=recovered.rows, damaged=recovered.damaged)
+
+    # -- what operators see -------------------------------------------------------------------------
+
+    async def _scrape(self) -> bytes:
+        await self.pool.flush()
+        return self.registry.render()
+
+    def readiness(self) -> tuple[bool, list[Check]]:
+        """Whether any call can be served, and why (not)."""
+        serving = len(self.pool.serving)
+        state = "ok" if serving == self.pool.count else "warning" if serving else "failing"
+        trouble = f"; {self.pool.trouble}" if self.pool.trouble and state != "ok" else ""
+        checks = [Check("workers", state, f"{serving} of {self.pool.count} serve{trouble}")]
+        if self._draining:
+            checks.append(Check("draining", "failing", "the gateway is stopping"))
+        checks.append(self._store_check())
+        if problems := self.problems:
+            text = f"the last reload was refused, the old state serves: {problems[0]}"
+            checks.append(Check("config", "warning", text))
+        checks += [Check("off", "warning", reason) for reason in self.config.off.values()]
+        return not any(check.status == "failing" for check in checks), checks
+
+    def _store_check(self) -> Check:
+        """The store, and the recovery files of the workers: without them no call can be let in."""
+        if self._store.trouble is not None:
+            return Check("store", "failing", self._store.trouble)
+        troubles = [worker.trouble for worker in self.pool.serving]
+        stuck = [trouble for trouble in troubles if trouble]
+        if stuck:
+            return Check("store", "failing" if all(troubles) else "warning", stuck[0])
+        return Check("store", "ok", "takes writes")
+
+    def status(self) -> dict[str, object]:
+        """What `GET /admin/v1/status` tells."""
+        ready, checks = self.readiness()
+        return {
+            "version": __version__,
+            "ready": ready,
+            "checks": [check._asdict() for check in checks],
+            "config": {"path": str(self.config.path), "generation": self._generation, "taken_at": self._taken_at},
+            "workers": [
+                {"name": w.name, "pid": w.pid, "serving": w.serving, "inflight": w.inflight, "queued": w.queued}
+                for w in self.pool.workers.values()
+            ],
+            "worker_restarts": self.pool.restarts,
+        }
+
+    def _describe_gauges(self) -> None:
+        gauge = self.registry.gauge
+        gauge("inflight", lambda: [((), sum(w.inflight for w in self.pool.workers.values()))])
+        gauge("ledger_queue", lambda: [((), sum(w.queued for w in self.pool.workers.values()))])
+        gauge("workers", lambda: [((), len(self.pool.serving))])
+        gauge("config_last_reload_successful", lambda: [((), 0.0 if self.problems else 1.0)])
+        gauge("config_last_reload_success_timestamp_seconds", lambda: [((), self._taken_at)])
+        gauge("price_book_age_seconds", lambda: [((), self._prices.age_seconds(self.clock.now()))])
+        gauge("build_info", lambda: [((__version__,), 1.0)])
+
+    # -- small things -------------------------------------------------------------------------------
+
+    @property
+    def database(self) -> Path:
+        """Where the durable store is."""
+        return self.config.settings.state.durable
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of the durable store."""
+        return self.database.parent
+
+    @property
+    def recovery(self) -> Path:
+        """Where workers keep their recovery files."""
+        return self.state_dir / "recovery"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Where the token of an admin listener without operators is."""
+        return self.state_dir / "admin.token"
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the listeners `agents`, `metrics` and `admin` are reached on this machine."""
+        return dict(self._urls)
+
+    def _make_log(self) -> Log:
+        log = self.config.settings.log
+        return Log("supervisor", level=log.level, text=log.format == "text", redact=redactor(self.config))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Have something done for as long as the gateway serves."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.log.error("internal_error", error=f"{type(error).__name__}: {error}")
+
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(ended)
+
+
+def _load(path: Path, sources: DiskSources) -> Config:
+    """A configuration that workers will be able to build."""
+    config = load(path, sources)
+    prepare(config, sources)
+    return config
+
+
+def _bind(setting: str, bind: Bind) -> socket.socket:
+    """A listening socket; raises `StartError` naming the setting."""
+    try:
+        family, *_, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"{setting} {bind}: {reason}; free the port or change the setting.") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _url(listener: socket.socket, *, tls: bool) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int, int] | None]:
+    """Identity, size and time of each file; what cannot be read now is `None`."""
+    stamps: dict[Path, tuple[int, int, int] | None] = {}
+    for path in paths:
+        try:
+            found = path.stat()
+            stamps[path] = found.st_ino, found.st_mtime_ns, found.st_size
+        except OSError:
+            stamps[path] = None
+    return stamps
+
+
+def _run_as_told(facts: RunFacts) -> dict[str, object]:
+    return {
+        "run": facts.key.id,
+        "opened": facts.opened,
+        "parent": facts.parent,
+        "depth": facts.depth,
+        "steps": facts.steps,
+        "tool_calls": facts.tool_calls,
+        "tokens": facts.tokens,
+        "cost_nano_usd": facts.cost_nano_usd,
+        "children": facts.children,
+    }

@@ -1,0 +1,256 @@
+"""A worker: it serves the agents, and knows of the rest of the gateway only through its channel.
+
+1. It serves nothing before the supervisor has committed a configuration.
+2. It stops taking connections at once when the channel closes: without its supervisor it can
+   neither settle runs nor hear of a stop.
+3. What it has settled outside runs is in its recovery file before the last byte left.
+4. Only the supervisor and the end of the channel make it leave. Signals that a terminal or a
+   service manager sends to all processes alike are the supervisor's to act on: else a drain would
+   be cut short.
+5. It leaves no call unsettled: what is not done in time is broken off upstream, and billed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from gateway.build import build_world
+from gateway.config import Config, load
+from gateway.core.clock import SystemClock
+from gateway.core.errors import Refusal
+from gateway.core.run import RunKey, RunRef
+from gateway.core.sources import KeptSources
+from gateway.ledger import Batch, Book
+from gateway.pipeline import Pipeline
+from gateway.process.channel import (
+    AnyMessage,
+    Channel,
+    ChannelError,
+    Commit,
+    Done,
+    Drain,
+    Enter,
+    EnteredRun,
+    Flush,
+    Leave,
+    Post,
+    Prepare,
+    Reply,
+    ShowCall,
+    ShowRun,
+    StoreState,
+    Told,
+)
+from gateway.runs import Entered
+from gateway.telemetry.logs import Log
+from gateway.telemetry.metrics import Counts
+from gateway.web.agents import AgentsDoor
+from gateway.web.hosts import Hosts
+from gateway.web.tls import server_context
+from gateway.world import World
+
+_TELL_EVERY: Final = 0.25
+"""Seconds between two reports of counts and gathered log lines."""
+_ORPHAN_DRAIN: Final = 5.0
+"""Seconds that calls in flight get when the supervisor is gone."""
+_SETTLE: Final = 3.0
+"""Seconds in which calls that were broken off are settled."""
+_LOOK_EVERY: Final = 0.05
+
+
+class SupervisorPort:
+    """What the pipeline needs of the supervisor, asked over the channel."""
+
+    def __init__(self, channel: Channel) -> None:
+        """The channel outlives every configuration."""
+        self._channel = channel
+
+    async def enter(self, run: RunRef, kind: str) -> Entered:
+        """See `runs.Entrance`."""
+        return (await self._ask(Enter(run, kind), EnteredRun)).entered
+
+    def leave(self, ticket: int) -> None:
+        """See `runs.Entrance`."""
+        self._channel.tell(Leave(ticket))
+
+    async def show_run(self, key: RunKey) -> dict[str, object] | None:
+        """A run's counters as the agent may read them."""
+        return (await self._ask(ShowRun(key), Done)).value
+
+    async def show_call(self, request_id: str, owner: tuple[str, str]) -> dict[str, object] | None:
+        """What the ledger knows of one of the owner's calls."""
+        return (await self._ask(ShowCall(request_id, *owner), Done)).value
+
+    async def _ask(self, message: AnyMessage, reply: type[Reply]) -> Reply:
+        try:
+            return await self._channel.request(message, reply)
+        except ChannelError as error:
+            sentence = "the state that all workers share cannot be reached; retry shortly."
+            raise Refusal("store_unavailable", sentence, detail=str(error)) from error
+
+
+class Worker:
+    """The one object of a worker process."""
+
+    def __init__(self, name: str, recovery: Path, listener: socket.socket) -> None:
+        """Nothing runs before `run`."""
+        self.name = name
+        self._recovery = recovery
+        self._listener = listener
+        self._counts = Counts()
+        self._log = Log(name)
+        self._prepared: dict[int, tuple[Config, World]] = {}
+        self._world: World | None = None
+        self._stopping = asyncio.Event()
+        self._drain = 0.0
+        self._door: AgentsDoor | None = None
+        self._channel: Channel
+        self._book: Book
+        self._pipeline: Pipeline
+        self._retired: dict[asyncio.Task[None], World] = {}  # reloaded away, with calls that began there
+
+    async def run(self, sock: socket.socket) -> None:
+        """Serve until told to drain, or until the supervisor is gone."""
+        self._channel = await Channel.open(sock, self._handle)
+        self._book = Book(self._recovery, self.name, self._post, SystemClock())
+        self._pipeline = Pipeline(self._book, SupervisorPort(self._channel), self._counts, self._log)
+        self._book.start()
+        telling = asyncio.create_task(self._tell_regularly())
+        gone = asyncio.create_task(self._channel.closed.wait())
+        stop = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({gone, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await self._finish(_ORPHAN_DRAIN if self._channel.closed.is_set() else self._drain)
+        for task in (telling, gone, stop):
+            task.cancel()
+        with contextlib.suppress(ChannelError):
+            await self._book.close()
+        self._tell()
+        self._log.flush()
+        await self._channel.leave()
+
+    async def _finish(self, seconds: float) -> None:
+        """Let the calls under way end within `seconds`, then break them off; settled they are either way."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        if self._door is not None:
+            await self._door.drain(seconds, hurry=self._break_off)
+        await self._idle(until - loop.time())  # agents that hung up may have left calls that are still recorded
+        self._break_off()
+        await self._idle(_SETTLE)
+
+    async def _idle(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._pipeline.inflight:  # noqa: ASYNC110 - an event would cost every call, this costs a stop
+                    await asyncio.sleep(_LOOK_EVERY)
+
+    def _break_off(self) -> None:
+        for world in (self._world, *self._retired.values()):
+            if world is not None:
+                world.outbound.abort("the gateway was stopped")
+
+    async def _handle(self, message: AnyMessage) -> AnyMessage | None:
+        match message:
+            case Prepare():
+                await self._prepare(message)
+            case Commit(generation=generation):
+                await self._commit(generation)
+            case Flush():
+                await self._book.flush()
+                self._tell()  # not as the answer, which is lost where nobody waits for it any longer
+            case StoreState(healthy=healthy):
+                self._book.store_healthy = healthy
+            case Drain(seconds=seconds):
+                self._drain = seconds
+                self._stopping.set()
+            case _:
+                raise ChannelError(f"a worker does not answer {type(message).__name__}")
+        return None
+
+    async def _prepare(self, message: Prepare) -> None:
+        sources = KeptSources(message.files, message.dirs, message.variables)
+        config = load(Path(message.path), sources)
+        self._prepared = {message.generation: (config, build_world(config, sources, message.demo_url))}
+
+    async def _commit(self, generation: int) -> None:
+        config, world = self._prepared.pop(generation)
+        settings = config.settings
+        log = settings.log
+        self._log = Log(self.name, level=log.level, text=log.format == "text", redact=world.redact)
+        before = self._world
+        self._world = world
+        self._pipeline.adopt(world, self._log)
+        if before is not None:
+            task = asyncio.create_task(before.close_when_idle())
+            self._retired[task] = before
+            task.add_done_callback(self._retired.pop)
+        if self._door is None:
+            agents = settings.listen.agents
+            self._door = AgentsDoor(
+                self._pipeline.handle,
+                hosts=Hosts(agents.hosts, agents.bind.host),
+                body_limit=settings.limits.body,
+                buffered_limit=settings.limits.buffered,
+                trusted_proxies=settings.trusted_proxies,
+                on_refusal=self._pipeline.refused_at_the_door,
+                on_failure=lambda what, path: self._log.error("door_failed", error=what, path=path),
+            )
+            tls = server_context(agents.tls.cert, agents.tls.key) if agents.tls else None
+            await self._door.start(self._listener, tls=tls)
+        else:
+            self._door.body_limit = settings.limits.body
+            self._door.buffered_limit = settings.limits.buffered
+            self._door.trusted_proxies = settings.trusted_proxies
+
+    async def _post(self, batch: Batch) -> None:
+        await self._channel.request(Post(batch), Done)
+
+    async def _tell_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_EVERY)
+            if not self._channel.congested:
+                self._tell()
+            self._log.flush()
+
+    def _tell(self) -> None:
+        self._channel.tell(Told(self._counts.take(), self._pipeline.inflight, self._book.queued, self._book.trouble))
+
+
+def main() -> None:
+    """Run one worker; called by the supervisor with two inherited file descriptors."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="passgate worker")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--recovery", type=Path, required=True)
+    parser.add_argument("--listener", type=int, required=True)
+    parser.add_argument("--channel", type=int, required=True)
+    given = parser.parse_args()
+    listener = socket.socket(fileno=given.listener)
+    channel = socket.socket(fileno=given.channel)
+
+    async def run() -> None:
+        await Worker(given.name, given.recovery, listener).run(channel)
+
+    code = 0
+    try:
+        uvloop.run(run())
+    except OSError as error:
+        print(f"{given.name} cannot run: {error}", file=sys.stderr)
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to clean up; a stuck thread must not keep a drained worker
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The channel between supervisor and worker."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from gateway.core.errors import Refusal
+from gateway.core.run import RunFacts, RunKey, RunRef
+from gateway.process.channel import AnyMessage, Channel, ChannelError, Done, Enter, EnteredRun, Leave, ShowRun
+from gateway.runs import Entered
+
+KEY = RunKey("https://issuer.example", "agent/a", "r1")
+RUN = RunRef(KEY, None, "url")
+
+
+async def nothing(message: AnyMessage) -> AnyMessage | None:  # noqa: ARG001 - a handler takes a message
+    return None
+
+
+async def pair(handle: object) -> tuple[Channel, Channel]:
+    ours, theirs = socket.socketpair()
+    return await Channel.open(ours, nothing), await Channel.open(theirs, handle)  # type: ignore[arg-type]
+
+
+async def test_what_is_asked_is_answered_in_any_order() -> None:
+    """Requests overtake each other; each gets its own answer."""
+
+    async def slow_first(message: AnyMessage) -> AnyMessage | None:
+        assert isinstance(message, Enter)
+        if message.kind == "llm":
+            await asyncio.sleep(0.02)
+        return EnteredRun(Entered(RunFacts(message.run.key, 1.0), 1 if message.kind == "llm" else 2, 7))
+
+    ours, theirs = await pair(slow_first)
+    first, second = await asyncio.gather(
+        ours.request(Enter(RUN, "llm"), EnteredRun), ours.request(Enter(RUN, "tool"), EnteredRun)
+    )
+    assert (first.entered.step, second.entered.step) == (1, 2)
+    assert first.entered.facts.key == KEY
+    ours.close()
+    theirs.close()
+
+
+async def test_a_refusal_crosses_as_the_refusal_it_was() -> None:
+    """Code, words and fields survive the way; other failures are ChannelError."""
+
+    async def refuse(message: AnyMessage) -> AnyMessage | None:
+        if isinstance(message, Enter):
+            raise Refusal("run_limit", "no more steps", fields={"limit": "steps"}, detail="log only")
+        raise ValueError("broken")
+
+    ours, theirs = await pair(refuse)
+    with pytest.raises(Refusal) as refused:
+        await ours.request(Enter(RUN, "llm"), EnteredRun)
+    assert (refused.value.code, refused.value.fields, refused.value.detail) == (
+        "run_limit",
+        {"limit": "steps"},
+        "log only",
+    )
+    with pytest.raises(ChannelError, match="broken"):
+        await ours.request(ShowRun(KEY), Done)
+    ours.close()
+    theirs.close()
+
+
+async def test_the_end_of_one_side_ends_what_the_other_waits_for() -> None:
+    """A worker without its supervisor notices at once, and nothing waits for ever."""
+
+    async def never(message: AnyMessage) -> AnyMessage | None:  # noqa: ARG001 - a handler takes a message
+        await asyncio.sleep(60)
+        return None
+
+    ours, theirs = await pair(never)
+    waiting = asyncio.create_task(ours.request(ShowRun(KEY), Done))
+    await asyncio.sleep(0.01)
+    theirs.close()
+    with pytest.raises(ChannelError):
+        await waiting
+    await ours.closed.wait()
+    ours.tell(Leave(1))  # silent
+    with pytest.raises(ChannelError):
+        await ours.request(ShowRun(KEY), Done)
+    for task in theirs._tasks:
+        task.cancel()
