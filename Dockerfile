@@ -26,7 +26,8 @@ ENV PATH=/opt/passgate/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 COPY --from=build /opt/passgate /opt/passgate
-RUN install -d /etc/passgate && install -d -o 10001 -g 10001 -m 0700 /var/lib/passgate
+RUN /usr/local/bin/python -m pip uninstall --yes --root-user-action=ignore pip \
+ && install -d /etc/passgate && install -d -o 10001 -g 10001 -m 0700 /var/lib/passgate
 USER 10001:10001
 WORKDIR /var/lib/passgate
 VOLUME /var/lib/passgate

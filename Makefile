@@ -48,22 +48,24 @@ lock: $(EQUIPPED) ## pin what pyproject.toml and requirements-dev.in ask for (UP
 	@echo "passgate: pinning what builds it";      $(COMPILE) --only-build-deps --all-build-deps -o requirements-build.txt pyproject.toml
 	@echo "passgate: pinning what tests it";       $(COMPILE) -o requirements-dev.txt requirements-dev.in
 
-schema: $(INSTALLED) ## write the JSON Schemas that editors read to docs/schema/
+schema: $(INSTALLED) ## write what follows from the settings: docs/schema/ for editors, the tables of docs/configuration.md
 	@mkdir -p docs/schema
 	@for kind in config policy; do \
 	  schema=$$($(BIN)/passgate schema $$kind); printf '%s\n' "$$schema" > docs/schema/$$kind.json; echo "docs/schema/$$kind.json"; \
 	done
+	@$(BIN)/python -m scripts.configuration_reference; echo docs/configuration.md
 
 clean: ## remove the environment, caches and build output; state under var/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find gateway tests benchmarks scripts -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(BIN)/python:
-	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
+	@if [ ! -w . ]; then echo "passgate: $$(id -un) cannot write to $$PWD: clone the repository as this user" >&2; exit 1; fi
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
 	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then \
-	  echo "passgate: Python 3.11 or newer is needed and none was found: install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; \
+	  echo "passgate: Python 3.11 or newer is needed, and $(if $(PYTHON),$(PYTHON) is not,none was found): install it, or name it with make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "passgate: $$found cannot make environments: install its venv package (Debian: apt-get install python3-venv)" >&2; exit 1; \

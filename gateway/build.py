@@ -22,9 +22,10 @@ from gateway.policy import Known, PolicySet
 from gateway.policy import load as load_policies
 from gateway.providers import Providers
 from gateway.routing import Pricing, Router
-from gateway.settings import Complaints, Secret
+from gateway.settings import Complaint, Complaints, Secret
 from gateway.telemetry.redact import Redactor
 from gateway.tools import Tools
+from gateway.web.tls import server_context
 from gateway.world import World
 
 _NO_DEMO: Final = "http://127.0.0.1:9"
@@ -66,9 +67,23 @@ def prepare(config: Config, sources: Sources, clock: Clock | None = None) -> Bui
         prices = PriceBook.load(SHIPPED.read_bytes(), settings.prices)
     except ValueError as error:
         complaints.found.append(config.complaint(("prices",), str(error), "correct the prices"))
+    complaints.found += _tls_mistakes(config)
     if complaints.found or identity is None or prices is None:
         raise ConfigMistakes(complaints.found)
     return Built(identity=identity, policy=policy, prices=prices, warnings=tuple(map(str, policy.warnings)))
+
+
+def _tls_mistakes(config: Config) -> Iterator[Complaint]:
+    """Certificates that no listener could use; what only reads the settings need not be able to read them."""
+    listen = config.settings.listen
+    for name, door in (("agents", listen.agents), ("metrics", listen.metrics), ("admin", listen.admin)):
+        if door.tls is None:
+            continue
+        try:
+            server_context(door.tls.cert, door.tls.key)
+        except OSError as error:
+            problem = f"{door.tls.cert} and {door.tls.key} cannot be used: {error.strerror or error}"
+            yield config.complaint(("listen", name, "tls"), problem, "name a certificate chain and its key, both PEM")
 
 
 def _operations(config: Config) -> Iterator[str]:
@@ -84,34 +99,34 @@ def build_world(config: Config, sources: Sources, demo_url: str | None) -> World
     built = prepare(config, sources, clock)
     off = config.unset("providers")
     demo = demo_url or _NO_DEMO
-    providers = Providers.build(settings.providers, timeouts=settings.timeouts, demo_url=demo, off=off)
-    limits = settings.limits
+    limits, door = settings.limits, settings.listen.agents
     return World(
         identity=built.identity,
         policy=built.policy,
         router=Router(settings.models, off),
-        providers=providers,
+        providers=Providers.build(settings.providers, timeouts=settings.timeouts, demo_url=demo, off=off),
         tools=Tools.build(
             settings.tools, sources, timeouts=settings.timeouts, demo_url=demo, off=config.unset("tools")
         ),
-        pricing=_pricing(config, built.prices, providers),
+        pricing=_pricing(config, built.prices),
         outbound=Outbound(proxy=settings.outbound.proxy, ca_file=settings.outbound.ca_file),
         runs=settings.runs,
         json_limits=JsonLimits(limits.json_depth, limits.json_keys, limits.json_elements),
         concurrency=limits.concurrency,
         access_log=settings.log.access,
-        resource=settings.listen.agents.public_url or settings.identity.audience,
+        resource=door.public_url or settings.identity.audience,
+        public_url=door.public_url,
+        scheme="https" if door.tls else "http",
         clock=clock,
         redact=redactor(config),
     )
 
 
-def _pricing(config: Config, book: PriceBook, providers: Providers) -> Pricing:
-    """Each provider's name in the price book: as configured, else by the host of its address, else its own name."""
-    terms = {}
-    for name, settings in config.settings.providers.items():
-        by_host = book.book_of_host(providers.get(name).upstream.host) if name in providers else ""
-        terms[name] = (settings.price_book or by_host or name, discount_billionths(settings.discount))
+def _pricing(config: Config, book: PriceBook) -> Pricing:
+    terms = {
+        name: (book.name_of(name, one.price_book, one.base_url), discount_billionths(one.discount))
+        for name, one in config.settings.providers.items()
+    }
     return Pricing(book, terms)
 
 

@@ -32,7 +32,7 @@ from gateway.settings.types import (
     Name,
     Network,
     NetworkRange,
-    PositiveCount,
+    count,
     duration,
 )
 from gateway.state.settings import StateSettings
@@ -56,7 +56,7 @@ class Settings:
     """The listeners for agents, for metrics and for operators."""
     trusted_proxies: tuple[Annotated[Network, NetworkRange()], ...] = ()
     """Whose `X-Forwarded-*` headers count."""
-    workers: Literal["auto"] | PositiveCount = 1
+    workers: Literal["auto"] | Annotated[int, count("1", "1024")] = 1
     """How many processes serve agents; `auto` is one for each core."""
     state: StateSettings = field(default_factory=StateSettings)
     """Where state is kept."""
@@ -113,24 +113,15 @@ class Config:
     """Where each setting stands: further checks complain through `complaint`."""
 
     @property
-    def directory(self) -> Path:
-        """The folder that relative paths start from."""
-        return self.path.parent
-
-    @property
     def uses_demo(self) -> bool:
         """Whether anything is served by `builtin:demo`."""
         providers, tools = self.settings.providers.values(), self.settings.tools.values()
         return BUILTIN_DEMO in {*(one.base_url for one in providers), *(one.base_url for one in tools)}
 
     def unset(self, section: str) -> dict[str, str]:
-        """The entries of a section that are off, by name, with the reason: `{"openai": "OPENAI_API_KEY unset"}`."""
+        """The entries of a section that are off, by name: `{"mail": "tool mail is off: MAIL_KEY unset"}`."""
         prefix = f"{section}."
-        return {
-            path.removeprefix(prefix): sentence.partition(" is off: ")[2]
-            for path, sentence in self.off.items()
-            if path.startswith(prefix)
-        }
+        return {path.removeprefix(prefix): why for path, why in self.off.items() if path.startswith(prefix)}
 
     def complaint(self, path: Steps, problem: str, remedy: str) -> Complaint:
         """A mistake about a setting that only building could find, at its place."""

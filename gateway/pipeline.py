@@ -34,7 +34,7 @@ from gateway.ledger import Bill, Book, ledger_row
 from gateway.outbound import OutboundError
 from gateway.policy import Facts, explain_refusal
 from gateway.relay import Received, broken_off, relay
-from gateway.routing import FREE, Charge, Errand
+from gateway.routing import FREE, Charge, Dispatch, Errand
 from gateway.runs import Entrance, Step, name_run
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
@@ -91,9 +91,12 @@ class Pipeline:
                 if isinstance(error, ClientGone):
                     raise
                 self.log.error("internal_error", request_id=trail.request_id, error=world.describe(error))
-                await self._refuse(exchange, trail, Refusal("internal_error", "the gateway failed; its log says more."))
+                await self._refuse(exchange, trail, Refusal("internal_error", "the gateway failed; its log says why"))
         except ClientGone:
             trail.outcome = trail.outcome or "cancelled"
+        except asyncio.CancelledError:
+            trail.outcome = trail.outcome or "cancelled"
+            raise
         finally:
             self.inflight -= 1
             world.calls -= 1
@@ -143,13 +146,13 @@ class Pipeline:
             raise Refusal(
                 "run_required",
                 f"this call must name its run ({why}): put /r/RUN in front of the base URL's path, "
-                "or send the header Gateway-Run.",
+                "or send the header Gateway-Run",
             )
         return trail.run
 
     def _admit(self, world: World) -> None:
         if world.calls > world.concurrency:
-            raise Refusal("overloaded", f"{world.calls - 1} calls are under way (limits.concurrency); retry shortly.")
+            raise Refusal("overloaded", f"{world.calls - 1} calls are under way (limits.concurrency); retry shortly")
         self._book.check()
 
     def _decide(
@@ -184,11 +187,12 @@ class Pipeline:
         trail.attempts += 1
         trail.provider, trail.target = target.provider, errand.label
         headers = [*self._headers(trail), *sending.notes]
+        out = world.outbound.send(
+            sending.upstream, sending.method, sending.path, sending.headers, sending.body, sending.timeouts
+        )
         began, waited = time.perf_counter(), 0.0
         try:
-            async with world.outbound.send(  # 11 send
-                sending.upstream, sending.method, sending.path, sending.headers, sending.body, sending.timeouts
-            ) as answer:
+            async with out as answer:  # 11 send
                 drain = step.in_run or sending.drain
                 received = await relay(exchange, answer, errand, target, sending, headers, drain=drain)  # 12 relay
                 waited = received.waited
@@ -205,6 +209,10 @@ class Pipeline:
             if errand.effect:
                 raise refusal from error
             return refusal
+        except asyncio.CancelledError:
+            if out.sent:
+                self._abandon(trail, step, errand, target, sending)
+            raise
         finally:
             trail.upstream += time.perf_counter() - began - waited
         if received.first_byte is not None:
@@ -246,6 +254,7 @@ class Pipeline:
         byte stays here: `store_unavailable`, or for an effect `step_in_doubt`.
         """
         row, call = ledger_row(trail, bill), trail.call
+        trail.recorded = bill.attempt
         try:
             if step.in_run and final:
                 await asyncio.shield(self._book.post_durable([row], step.delta(bill.usage.total, bill.cost)))
@@ -258,9 +267,20 @@ class Pipeline:
                 raise
             raise Refusal(
                 "step_in_doubt",
-                f"{call.tool} answered, but that could not be recorded; look whether it happened before you repeat it.",
+                f"{call.tool} answered, but that could not be recorded; look whether it happened before you repeat it",
                 detail=refusal.detail,
             ) from refusal
+
+    def _abandon(self, trail: Trail, step: Step, errand: Errand, target: Target, sending: Dispatch) -> None:
+        """The call is cancelled while its request is out: put on the ledger what is known of it, without waiting."""
+        usage, model, answered = None, "", 0
+        if sending.reader is not None:
+            tally = sending.reader.close().tally
+            usage, model, answered = tally.usage, tally.served_model, tally.output_bytes
+        charge = errand.charge(target, usage, model, answered, time.time())
+        row = ledger_row(trail, _bill(trail, target, charge, "cancelled", None))
+        with contextlib.suppress(Refusal):  # it is kept in memory all the same, and there is nobody to tell
+            self._book.post(row, step.delta(charge.usage.total, charge.cost) if step.in_run else None)
 
     def _count_attempt(self, target: Target, result: str) -> None:
         self._counts.add("upstream_attempts", (target.provider, target.model, result))
@@ -290,12 +310,12 @@ class Pipeline:
         if address.operation == "own_run":
             told = await self._supervisor.show_run(RunKey(*principal.owner, address.variables["run"]))
             if told is None:
-                raise Refusal("run_unknown", "there is no such run of this agent.")
+                raise Refusal("run_unknown", "there is no such run of this agent; check its id")
         elif address.operation == "own_call":
             await self._book.flush()  # a call that was answered a moment ago is told of
             told = await self._supervisor.show_call(address.variables["request_id"], principal.owner)
             if told is None:
-                raise Refusal("object_unknown", "there is no such call of this agent in the last 24 hours.")
+                raise Refusal("object_unknown", "this agent made no such call in the last 24 hours; check its id")
         else:
             told = world.models_for(principal, address)
         trail.status = 200
@@ -306,12 +326,14 @@ class Pipeline:
     async def _refuse(self, exchange: Exchange, trail: Trail, refusal: Refusal) -> None:
         """Answer in the caller's dialect; a stream that has begun ends with an error event.
 
-        A refusal of a known agent is put on the ledger, unless an attempt is there already.
+        A refusal of a known agent is put on the ledger, unless its last attempt is there already.
         """
         trail.refusal, trail.status = refusal, refusal.status
         dialect = trail.address.dialect if trail.address is not None else dialect_of(trail.head.path)
-        if trail.principal is not None and not trail.attempts:
-            row = ledger_row(trail, Bill(outcome="refused", status=refusal.status, code=refusal.code))
+        if trail.principal is not None and trail.recorded < trail.attempts:
+            outcome = "failed" if trail.attempts else "refused"
+            bill = Bill(outcome=outcome, status=refusal.status, code=refusal.code, attempt=trail.attempts)
+            row = ledger_row(trail, bill)
             with contextlib.suppress(Refusal):  # without a store the refusal is in the log alone
                 self._book.post(row)
         if exchange.begun:

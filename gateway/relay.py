@@ -8,8 +8,9 @@ the ledger.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from gateway.core.call import ClientGone, Exchange, Target
 from gateway.core.credential import leaked
@@ -24,8 +25,7 @@ _REQUEST_IDS: Final = ("x-request-id", "request-id", "x-goog-request-id", "x-amz
 _LONGEST_ID: Final = 200
 
 
-@dataclass(slots=True)
-class Received:
+class Received(Struct):
     """What came back from one attempt.
 
     `last` is the part that the agent does not have yet: all of a whole answer, the terminal frame of a
@@ -140,7 +140,7 @@ async def _stream(
     if received.broken is None and not (tally.complete or tally.failed):
         received.broken = Refusal(
             "upstream_truncated",
-            f"the stream of {sending.upstream.name} ended without its terminal frame: no whole answer. Ask again.",
+            f"the stream of {sending.upstream.name} ended without its terminal frame and is no whole answer; ask again",
         )
     if received.broken is None:
         received.last = end.last
@@ -206,4 +206,4 @@ def broken_off(error: OutboundError, upstream: str, *, effect: bool = False) -> 
             code, what = "upstream_failed", f"{error} before {upstream} had answered in full"
         else:
             code, what = "upstream_failed", f"{upstream} broke off its answer"
-    return Refusal(code, f"{what}; {next_step}.", detail=str(error), repeat=repeat)
+    return Refusal(code, f"{what}; {next_step}", detail=str(error), repeat=repeat)

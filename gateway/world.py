@@ -14,9 +14,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.core.call import Address, Call, Exchange
+from gateway.core.call import Address, Call, Exchange, Head
 from gateway.core.clock import Clock
-from gateway.core.errors import Refusal
 from gateway.core.principal import Agent, Principal
 from gateway.dialects import DIALECTS, JsonLimits, json_body
 from gateway.dialects.addresses import missing
@@ -51,6 +50,8 @@ class World:
     concurrency: int
     access_log: bool
     resource: str  # this gateway as an OAuth protected resource (RFC 9728)
+    public_url: str | None  # how agents reach it, where the configuration says so
+    scheme: str  # http | https: how its own listener is spoken to
     clock: Clock
     redact: Redactor
     calls: int = 0  # under way
@@ -71,8 +72,12 @@ class World:
             call = tool_read(match, head, await self._body(exchange), self.json_limits)
             return call, ToolErrand(call, head, match)
         if not operation:
-            raise missing(address)
+            raise missing(address, self._origin(head))
         return Call("own", address.dialect, operation, head.method), None
+
+    def _origin(self, head: Head) -> str:
+        """How the caller reaches the gateway: its public URL, else the `Host` that the door has let in."""
+        return self.public_url or f"{self.scheme}://{head.headers.get('host')}"
 
     async def _body(self, exchange: Exchange) -> bytes:
         """The body; the structure of a large one is counted in windows, between which others run."""
@@ -104,13 +109,15 @@ class World:
 
     def models_for(self, principal: Principal, address: Address) -> Mapping[str, object]:
         """The models that this agent may use, as OpenAI lists them; or one of them, `model_unknown` for any other."""
-        names = [name for name in self.router.models if self._may_use(principal, name)]
         if address.operation == "models":
+            names = [name for name in self.router.models if self._may_use(principal, name)]
             return {"object": "list", "data": [_model(name) for name in names]}
         wanted = address.variables["id"]
-        if wanted in names:
+        route = self.router.route(wanted)
+        if self._may_use(principal, wanted):
+            self.router.plan(route, wanted)  # refuses, with the reason, what is switched off
             return _model(wanted)
-        raise Refusal("model_unknown", f"there is no model {wanted[:100]!r} for this agent; GET /v1/models lists them.")
+        raise self.router.unknown(wanted)
 
     def _may_use(self, principal: Principal, model: str) -> bool:
         facts = Facts.of(principal, Call("llm", "openai", "chat", "POST", model=model))

@@ -166,7 +166,7 @@ def test_a_provider_whose_variable_is_unset_is_off_and_its_models_stay() -> None
     text = MINIMAL.replace('"builtin:demo"', "https://a.example, api_key: '${env:KEY?}'")
     config = loaded(text)
     assert config.off == {"providers.demo": "provider demo is off: KEY unset"}
-    assert config.unset("providers") == {"demo": "KEY unset"}
+    assert config.unset("providers") == {"demo": "provider demo is off: KEY unset"}
     assert config.settings.providers == {}
     assert list(config.settings.models) == ["small"]
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli import DONE, WRONG_USE, add_config
+
 if TYPE_CHECKING:
     from gateway.settings import Complaint
-
-DONE = 0
-WRONG = 2
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,8 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Validate the configuration and all that it names; every mistake has file, line and remedy.",
         epilog="example: passgate check --config config.yaml",
     )
-    default = os.environ.get("PASSGATE_CONFIG", "config.yaml")
-    check.add_argument("--config", default=default, metavar="FILE", help="default: config.yaml, or PASSGATE_CONFIG")
+    add_config(check)
     check.add_argument("--format", choices=("text", "json"), default="text")
     check.set_defaults(run=run_check)
     schema = commands.add_parser(
@@ -64,7 +61,7 @@ def run_check(given: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
         good = "can be used" if not mistakes else "cannot be used"
         print(f"{given.config} {good}: {_counted(len(mistakes), 'mistake')}, {_counted(len(warnings), 'warning')}")
-    return WRONG if mistakes else DONE
+    return WRONG_USE if mistakes else DONE
 
 
 def run_schema(given: argparse.Namespace) -> int:

@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from gateway.cli import DONE, WrongUse, add_config, load_settings
+
 if TYPE_CHECKING:
     from gateway.config import Settings
     from gateway.identity.mint import Minted
     from gateway.identity.settings import IssuerSettings
 
-WRONG_USE: Final = 2
 NOT_EXECUTABLE: Final = 126  # as shells, env(1) and nohup(1) say it
 NOT_FOUND: Final = 127
 
@@ -102,40 +103,34 @@ def _runs(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace
     """Give a parser its command; what stops that command is one sentence, not a traceback."""
 
     def run(given: argparse.Namespace) -> int:
-        from gateway.config import ConfigMistakes
         from gateway.identity.issue import IssueError
 
         try:
             return command(given)
-        except ConfigMistakes as mistakes:
-            for complaint in mistakes.complaints:
-                print(complaint, file=sys.stderr)
         except IssueError as error:
-            print(f"passgate: {error}", file=sys.stderr)
+            raise WrongUse(f"passgate: {error}") from None
         except OSError as error:
-            print(f"passgate: {error.filename}: {error.strerror}", file=sys.stderr)
-        return WRONG_USE
+            raise WrongUse(f"passgate: {error.filename}: {error.strerror}") from None
 
-    parser.add_argument("--config", default=os.environ.get("PASSGATE_CONFIG", "config.yaml"), metavar="FILE")
+    add_config(parser)
     parser.set_defaults(run=run)
 
 
 def keys_new(given: argparse.Namespace) -> int:
     """Make a key; says on standard output what it wrote."""
-    from gateway.identity.issue import add_key, private_file
+    from gateway.identity.issue import IssueError, add_key, private_file
 
-    issuer = _issuer(_settings(given.config), given.issuer)
+    issuer = _issuer(load_settings(given.config), given.issuer)
     secret_file = private_file(issuer.keys.file)
     if given.if_missing and secret_file.exists():
         print(f"{secret_file} is there already.")
-        return 0
+        return DONE
     if given.alg not in issuer.algs:
-        print(f"passgate: add {given.alg} to `algs` of issuer {issuer.name} first", file=sys.stderr)
-        return WRONG_USE
+        raise IssueError(f"add {given.alg} to `algs` of issuer {issuer.name} first")
     key = add_key(issuer.keys.file, given.alg, rotate=given.rotate)
     print(f"private key  {secret_file}  (keep it secret)")
     print(f"public key   {issuer.keys.file}  kid {key.kid}")
-    return 0
+    return DONE
 
 
 def keys_jwks(given: argparse.Namespace) -> int:
@@ -144,20 +139,20 @@ def keys_jwks(given: argparse.Namespace) -> int:
     from gateway.identity.jose import from_json
     from gateway.identity.keys import KeyMistakes, read_jwks
 
-    file = _issuer(_settings(given.config), given.issuer).keys.file
+    file = _issuer(load_settings(given.config), given.issuer).keys.file
     data = file.read_bytes()
     try:
         read_jwks(data)
     except KeyMistakes as error:  # printing it could publish a private key
         raise IssueError(f"{file}: {error}") from None
     print(json.dumps(from_json(data), indent=2))
-    return 0
+    return DONE
 
 
 def token_mint(given: argparse.Namespace) -> int:
     """Print a token and nothing else, so that `$(…)` takes it."""
-    print(_mint(_settings(given.config), given, given.inc).token)
-    return 0
+    print(_mint(load_settings(given.config), given, given.inc).token)
+    return DONE
 
 
 def execute_as(given: argparse.Namespace) -> int:
@@ -169,7 +164,7 @@ def execute_as(given: argparse.Namespace) -> int:
     command = given.command[1:] if given.command[:1] == ["--"] else given.command
     if not command:
         raise IssueError("name a command after --, such as: passgate exec --agent A -- python agent.py")
-    settings, incarnation = _settings(given.config), new_id("inc")
+    settings, incarnation = load_settings(given.config), new_id("inc")
     minted = _mint(settings, given, incarnation)
     variables = environment(base_url(settings), minted.token, run=given.run_id, incarnation=incarnation)
     print(
@@ -234,14 +229,6 @@ def _mint(settings: Settings, given: argparse.Namespace, incarnation: str | None
         parent_run=given.parent_run,
         key_file=given.key,
     )
-
-
-def _settings(file: str) -> Settings:
-    """The whole configuration, checked as `passgate check` does."""
-    from gateway.config import load
-    from gateway.core.sources import DiskSources
-
-    return load(Path(file), DiskSources()).settings
 
 
 def _issuer(settings: Settings, name: str | None) -> IssuerSettings:

@@ -10,15 +10,14 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+
+from gateway.cli import DONE, WrongUse, load_settings
 
 if TYPE_CHECKING:
     from gateway.config import Settings
     from gateway.metering.prices import Card, PriceBook, Rate
 
-DONE: Final = 0
 NOT_KNOWN: Final = 1
-WRONG_USE: Final = 2
 
 _LISTED: Final = ("input", "cached_input", "cache_write", "output")
 _LIST_EXAMPLE: Final = "example: passgate prices list --provider anthropic"
@@ -46,11 +45,8 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(given: argparse.Namespace) -> int:
-    try:
-        book, settings = _load(given)
-        at = _time(given.at)
-    except _Mistake as mistake:
-        return _complain(mistake)
+    book, settings = _load(given)
+    at = _time(given.at)
     own = [tuple(key.split("/", 1)) for key in settings.prices] if settings else []
     rows = [(name, model, book.rate(name, "", model.removesuffix("*"), at)) for name, model in own]
     rows += [(name, model, book.listed_rate(name, model, at)) for name, model in book.listed()]
@@ -70,11 +66,8 @@ def _list(given: argparse.Namespace) -> int:
 
 
 def _show(given: argparse.Namespace) -> int:
-    try:
-        book, settings = _load(given)
-        at = _time(given.at)
-    except _Mistake as mistake:
-        return _complain(mistake)
+    book, settings = _load(given)
+    at = _time(given.at)
     found = _rates(book, settings, given.model, at)
     if not found:
         print(f"passgate: no price is known for {given.model}; add one under `prices` in the config.", file=sys.stderr)
@@ -97,8 +90,7 @@ def _rates(book: PriceBook, settings: Settings | None, model: str, at: float) ->
     places = {name: name for name, _ in book.listed()}
     if settings:
         for name, provider in settings.providers.items():
-            by_host = book.book_of_host(urlsplit(provider.base_url).hostname or "")
-            places[name] = provider.price_book or by_host or name
+            places[name] = book.name_of(name, provider.price_book, provider.base_url)
     first, slash, rest = model.partition("/")
     if slash and first in places:
         places, model = {first: places[first]}, rest
@@ -127,26 +119,16 @@ def _plain(provider: str, model: str, rate: Rate) -> dict[str, object]:
     }
 
 
-class _Mistake(Exception):
-    """Wrong use, in sentences for standard error."""
-
-
 def _load(given: argparse.Namespace) -> tuple[PriceBook, Settings | None]:
     """The book with the config's own prices, and the config's settings where there is a config."""
-    from gateway.config import ConfigMistakes, load
-    from gateway.core.sources import DiskSources
     from gateway.metering.prices import SHIPPED, PriceBook
 
-    path = Path(given.config or os.environ.get("PASSGATE_CONFIG") or "config.yaml")
-    settings = None
+    file = given.config or os.environ.get("PASSGATE_CONFIG")
+    settings = load_settings(file or "config.yaml") if file or Path("config.yaml").exists() else None
     try:
-        if given.config or "PASSGATE_CONFIG" in os.environ or path.exists():
-            settings = load(path, DiskSources()).settings
         return PriceBook.load(SHIPPED.read_bytes(), settings.prices if settings else {}), settings
-    except ConfigMistakes as mistakes:
-        raise _Mistake("\n".join(map(str, mistakes.complaints))) from None
     except ValueError as error:
-        raise _Mistake(f"passgate: {error}.") from None
+        raise WrongUse(f"passgate: {error}.") from None
 
 
 def _time(text: str | None) -> float:
@@ -155,10 +137,5 @@ def _time(text: str | None) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise _Mistake(f"passgate: --at {text} is not a date; write 2026-06-01 or 2026-06-01T12:00:00Z.") from None
+        raise WrongUse(f"passgate: --at {text} is not a date; write 2026-06-01 or 2026-06-01T12:00:00Z.") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _complain(mistake: _Mistake) -> int:
-    print(mistake, file=sys.stderr)
-    return WRONG_USE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -12,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from gateway.cli import WrongUse, add_config
 
 if TYPE_CHECKING:
     from gateway.process.supervisor import Supervisor
@@ -28,7 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "serve", help="start the gateway", epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default=os.environ.get("PASSGATE_CONFIG", "config.yaml"), metavar="FILE")
+    add_config(parser)
     parser.add_argument(
         "--welcome", action="store_true", help="print what to paste to make a first call with a development identity"
     )
@@ -52,14 +53,11 @@ def serve(given: argparse.Namespace) -> int:
         config = load(Path(given.config), sources)
         built = prepare(config, sources)
     except ParserMissing as error:
-        print(f"passgate cannot start: {error}", file=sys.stderr)
-        return 2
+        raise WrongUse(f"passgate cannot start: {error}") from None
     except ConfigMistakes as mistakes:
-        for complaint in mistakes.complaints:
-            print(complaint, file=sys.stderr)
         count = len(mistakes.complaints)
-        print(f"{given.config}: {count} mistake{'s' * (count > 1)}; nothing was started.", file=sys.stderr)
-        return 2
+        end = f"{given.config}: {count} mistake{'s' * (count > 1)}; nothing was started."
+        raise WrongUse(f"{mistakes}\n{end}") from None
     for warning in (*config.warnings, *built.warnings):
         print(f"warning: {warning}", file=sys.stderr)
     for reason in config.off.values():
@@ -76,26 +74,20 @@ def serve(given: argparse.Namespace) -> int:
     try:
         return uvloop.run(run())
     except StartError as error:
-        print(f"passgate cannot start: {error}", file=sys.stderr)
-        return 2
+        raise WrongUse(f"passgate cannot start: {error}") from None
 
 
 def _listeners(supervisor: Supervisor) -> str:
     urls, workers = supervisor.urls, supervisor.pool.count
     operators = "with an operator's token"
     if not supervisor.config.settings.operators:
-        operators = f"with the token in {supervisor.admin_token_file}"
+        operators = f"with the token in {supervisor.now.admin_token_file}"
     return (
         "Passgate is ready.\n"
         f"  agents   {urls['agents']}   ({workers} worker{'s' * (workers > 1)})\n"
         f"  metrics  {urls['metrics']}/metrics\n"
         f"  admin    {urls['admin']}/admin/v1/status   ({operators})"
     )
-
-
-def _program() -> str:
-    """What to type for this program: its bare name where that works, else the way it was called."""
-    return "passgate" if shutil.which("passgate") else sys.argv[0]
 
 
 def _welcome(supervisor: Supervisor) -> str:
@@ -125,15 +117,20 @@ Or point any OpenAI SDK here:
 
 Then see who spent what, in another terminal:
 
-  {_passgate()} spend report --config {shlex.quote(str(supervisor.config.path))}
+  {_shell(supervisor.config.path)}
+  passgate spend report
   curl -s {supervisor.urls["metrics"]}/metrics | grep passgate_spend
 
 Ctrl-C stops the gateway; calls in flight finish first."""
 
 
-def _passgate() -> str:
-    """How a shell in this folder calls this command again; under `make run` its environment is not on the PATH."""
+def _shell(config: Path) -> str:
+    """What lets a shell call `passgate`, with this configuration; under `make run` it is not on the PATH yet.
+
+    The folder is put last on the PATH, so that `python` stays what it was.
+    """
+    settings = f"export PASSGATE_CONFIG={shlex.quote(str(config.absolute()))}"
     if shutil.which("passgate"):
-        return "passgate"
-    program = sys.argv[0]
-    return f"{shlex.quote(sys.executable)} -m gateway" if program.endswith("__main__.py") else shlex.quote(program)
+        return settings
+    program = Path(sys.argv[0] if sys.argv[0].endswith("passgate") else sys.executable)
+    return f'{settings} PATH="$PATH":{shlex.quote(str(program.absolute().parent))}'

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sqlite3
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.core.sources import DiskSources
+from gateway.cli import DONE, WrongUse, add_config, load_settings
 
-_WRONG_USE: Final = 2
+if TYPE_CHECKING:
+    from gateway.ledger.period import Period
 
 _REPORT_EXAMPLE: Final = "example: passgate spend report --by agent,model --since 2026-11-01"
 _EXPORT_EXAMPLE: Final = """\
@@ -37,7 +36,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="agent, team, cost_center, model, served_model, provider, tool, run, kind, issuer, subject, on_behalf_of, "
         "outcome, day, month; separated by commas (default: agent,model)",
     )
-    report.add_argument("--since", metavar="TIME", help="a date, a time, or an age such as 7d")
     report.add_argument("--format", choices=("text", "json", "csv"), default="text")
     _add_shared(report)
     report.set_defaults(run=_report)
@@ -48,28 +46,26 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         epilog=_EXPORT_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    export.add_argument("--format", choices=("csv", "ndjson", "focus"), default="csv")
+    export.add_argument("--format", choices=("csv", "ndjson", "focus"), default="csv", help="focus is not built yet")
+    export.add_argument("--focus-version", choices=("1.0", "1.2", "1.3"), help="for --format focus")
     _add_shared(export)
     export.set_defaults(run=_export)
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", metavar="TIME", help="a date, a time, or an age such as 7d")
     parser.add_argument("--from", dest="start", metavar="TIME", help="the first moment, UTC unless it says otherwise")
     parser.add_argument("--to", dest="end", metavar="TIME", help="the first moment after it (exclusive)")
     parser.add_argument("--period", metavar="YYYY-MM", help="a whole month")
-    parser.add_argument("--config", default=os.environ.get("PASSGATE_CONFIG", "config.yaml"), metavar="FILE")
+    add_config(parser)
 
 
 def _report(given: argparse.Namespace) -> int:
-    from gateway.ledger.period import read_period
     from gateway.ledger.report import as_csv, as_json, as_text, spend_report
 
     def work(conn: sqlite3.Connection) -> None:
         by = tuple(name.strip() for name in given.by.split(","))
-        period = read_period(
-            now=datetime.now(UTC), since=given.since, start=given.start, end=given.end, month=given.period
-        )
-        report = spend_report(conn, by, period)
+        report = spend_report(conn, by, _period(given))
         if given.format == "json":
             print(as_json(report))
         elif given.format == "csv":
@@ -82,13 +78,12 @@ def _report(given: argparse.Namespace) -> int:
 
 def _export(given: argparse.Namespace) -> int:
     from gateway.ledger.export import export_csv, export_ndjson
-    from gateway.ledger.period import read_period
 
     if given.format == "focus":
-        return _complain("--format focus is not built yet; use csv or ndjson.")
+        raise WrongUse("passgate: --format focus is not built yet; use csv or ndjson.")
 
     def work(conn: sqlite3.Connection) -> None:
-        period = read_period(now=datetime.now(UTC), start=given.start, end=given.end, month=given.period)
+        period = _period(given)
         write = export_csv if given.format == "csv" else export_ndjson
         # The file's bytes are the format's, not the terminal's: UTF-8, and line ends as written.
         with open(sys.stdout.fileno(), "w", encoding="utf-8", newline="", closefd=False) as out:
@@ -97,32 +92,22 @@ def _export(given: argparse.Namespace) -> int:
     return _with_ledger(given, work)
 
 
+def _period(given: argparse.Namespace) -> Period:
+    from gateway.ledger.period import read_period
+
+    now = datetime.now(UTC)
+    return read_period(now=now, since=given.since, start=given.start, end=given.end, month=given.period)
+
+
 def _with_ledger(given: argparse.Namespace, work: Callable[[sqlite3.Connection], None]) -> int:
-    """Run `work` on the ledger of the given config; a mistake becomes a sentence and exit code 2."""
-    from gateway.config import ConfigMistakes
+    """Run `work` on the ledger of the given config; raises `WrongUse`."""
     from gateway.state import StoreRefused, read_only
 
     try:
-        with closing(read_only(_database(Path(given.config)))) as conn:
+        with closing(read_only(load_settings(given.config).state.durable)) as conn:
             work(conn)
-    except ConfigMistakes as mistakes:
-        for complaint in mistakes.complaints:
-            print(complaint, file=sys.stderr)
-        return _WRONG_USE
     except (StoreRefused, ValueError) as mistake:
-        return _complain(f"{mistake}".rstrip(".") + ".")
+        raise WrongUse(f"passgate: {str(mistake).rstrip('.')}.") from None
     except sqlite3.Error as error:
-        return _complain(f"the ledger cannot be read: {error}.")
-    return 0
-
-
-def _database(config: Path) -> Path:
-    """Where the ledger is, by the config; raises `ConfigMistakes`."""
-    from gateway.config import load
-
-    return load(config, DiskSources()).settings.state.durable
-
-
-def _complain(sentence: str) -> int:
-    print(f"passgate: {sentence}", file=sys.stderr)
-    return _WRONG_USE
+        raise WrongUse(f"passgate: the ledger cannot be read: {error}.") from None
+    return DONE

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from msgspec import Struct
+
 
 class Headers(Protocol):
     """Case-insensitive headers that may repeat (multidict's `CIMultiDict` is one)."""
@@ -23,8 +25,7 @@ class Headers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(Struct, frozen=True):
     """What is known of a request before its body is read."""
 
     method: str
@@ -47,8 +48,7 @@ class Address:
     hint: str = ""  # for an unknown path: the base URL that would have worked
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One LLM or tool call, or one request for an own object, as policy and accounts see it.
 
     `body` is what the agent sent and stays as it came. `args` is the parsed view on which rules
@@ -60,7 +60,7 @@ class Call:
     operation: str
     method: str
     body: bytes = b""
-    args: Mapping[str, object] = field(default_factory=dict)
+    args: Mapping[str, object] = {}
     model: str = ""
     tool: str = ""  # server.operation
     stream: bool = False

@@ -8,6 +8,7 @@ leaves as `INTERNAL`, so that the caller's mistakes and ours never share a class
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -106,3 +107,15 @@ class Refusal(Exception):
         self.repeat = known.repeat if repeat is None else repeat
         self.retry_after = max(1, min(30, retry_after))
         self.headers = headers
+
+
+def method_not_allowed(methods: Iterable[str]) -> Refusal:
+    """The refusal of a method, with `Allow` naming those that the address takes (RFC 9110 §15.5.6)."""
+    allowed = sorted(set(methods))
+    text = ", ".join(allowed)
+    return Refusal(
+        "method_not_allowed",
+        f"this address answers to {text} only; send one of these methods",
+        fields={"allow": allowed},
+        headers=(("allow", text),),
+    )

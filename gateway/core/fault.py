@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
+from gateway.core.credential import Injected
 from gateway.core.errors import Refusal, Repeat
 
 ABOUT_US: Final = frozenset({401, 402, 403})
@@ -27,6 +28,7 @@ _BY_STATUS: Final[dict[int, str]] = {
 }
 _RETRY_AFTER: Final = re.compile(r"[0-9]{1,5}|[A-Z][a-z]{2}, [A-Za-z0-9: ]{1,32}")
 """Seconds up to about a day, or a date (RFC 9110 §10.2.3)."""
+_DETAIL_BYTES: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def fault(upstream: str, status: int, retry_after: str | None, *, about_us: bool
 
     `upstream` is a name for the sentence ("provider openai"), `retry_after` the upstream's own header,
     `about_us` says that the body, or the status, speaks of the gateway's credential or account, and `detail`
-    goes to the log: the body, without the credential.
+    goes to the log (`detail_of` the body).
 
     2xx pass, and so do the 4xx about the request itself. 401, 402, 403 and a spent quota become 502
     `upstream_credential`: telling the agent 401 would send it looking at its own token. 408, 429 and 5xx keep
@@ -74,6 +76,12 @@ def fault(upstream: str, status: int, retry_after: str | None, *, about_us: bool
         repeat=Repeat.USELESS,
     )
     return Fault(refusal, elsewhere=True, alert=False)
+
+
+def detail_of(body: bytes, credential: Injected | None) -> str:
+    """What of an upstream's error goes to the log: its beginning, without the credential that was sent."""
+    text = body[:_DETAIL_BYTES].decode(errors="replace")
+    return credential.redact(text) if credential is not None else text
 
 
 def _kept(upstream: str, status: int, retry_after: str | None, detail: str) -> Refusal:

@@ -7,7 +7,6 @@ what could make an upstream see another method or path than the one that was dec
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -23,14 +22,7 @@ HOP_BY_HOP: Final = frozenset({
 _WRITTEN_ANEW: Final = HOP_BY_HOP | {"content-length", "expect", "host"}
 """What each hop writes itself: copying one of these is how requests are smuggled."""
 
-FRAMING: Final = HOP_BY_HOP | {
-    "accept-encoding",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-}
+FRAMING: Final = _WRITTEN_ANEW | {"accept-encoding", "content-encoding", "content-type"}
 """What each connection's own writer sets: no credential can travel in these."""
 
 _NEVER: Final = (FRAMING - {"content-type"}) | {
@@ -50,6 +42,7 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 ย
 CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, RFC 9110 ยง5.5
 _CLEAN: Final = re.compile("[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]{0,8192}")
 _ANSWER_HEADERS: Final = 64
+_SETTABLE: Final = 1024
 
 
 def is_header_value(value: str) -> bool:
@@ -110,21 +103,24 @@ def header_lines(headers: Iterable[tuple[str, str]]) -> str:
     Raises `ValueError` for names and values that could split a header, and for names that belong
     to the connection: whoever built the list has to leave them out.
     """
-    lines = [f"{name}: {value}" for name, value in headers if _check_name(name)]
-    if not lines:
-        return ""
-    text = "".join(lines)
-    # `isprintable` runs at the speed of memory and says yes to nearly all; the pattern judges the rest.
-    if not text.isprintable() and CONTROL.search(text):
-        raise ValueError("a header contains a control character")
-    lines.append("")
-    return "\r\n".join(lines)
+    lines: list[str] = []
+    for name, value in headers:
+        if name not in _settable:
+            _check_name(name)
+        # `isprintable` runs at the speed of memory and says yes to nearly all; the pattern judges the rest.
+        if not value.isprintable() and CONTROL.search(value):
+            raise ValueError("a header contains a control character")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines)
 
 
-@functools.lru_cache(1024)
-def _check_name(name: str) -> bool:
+_settable: Final[set[str]] = set()  # the names that passed: they come from the configuration and are few
+
+
+def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a header's name")
     if name.lower() in _WRITTEN_ANEW:
         raise ValueError(f"the header {name!r} belongs to the connection and cannot be set")
-    return True
+    if len(_settable) < _SETTABLE:
+        _settable.add(name)

@@ -43,13 +43,8 @@ def per_million_tokens(usd: Decimal) -> int:
     return whole
 
 
-def cost_of(tokens: int, femto_per_token: int) -> int:
-    """What `tokens` cost in femto-USD; sum these, then round once with `to_nano`."""
-    return tokens * femto_per_token
-
-
 def to_nano(femto: int) -> int:
-    """Femto-USD rounded to nano-USD, half to even."""
+    """Femto-USD rounded to nano-USD, half to even; sum first, then round once."""
     nano, rest = divmod(femto, _FEMTO_PER_NANO)
     if rest > _HALF or (rest == _HALF and nano & 1):
         nano += 1

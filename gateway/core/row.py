@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import Final
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerRow:
+
+class LedgerRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One attempt that may cost, one refusal of an identified agent, or one avoidance.
 
+    A row travels without the columns that hold their default, so a default is never changed.
     `time` is epoch microseconds. `input_tokens` includes the cached ones, `output_tokens` the
     reasoning ones. Unknown text is empty, never null, so that groups add up.
     """
@@ -59,6 +60,6 @@ class LedgerRow:
     duration_us: int = 0
 
 
-COLUMNS: Final = tuple(f.name for f in fields(LedgerRow))
+COLUMNS: Final = LedgerRow.__struct_fields__
 EXPORTED: Final = COLUMNS[: COLUMNS.index("iss")]
 """The columns of wire §8, in its order."""

@@ -31,7 +31,8 @@ class Sources(Protocol):
         """The regular files below a directory whose names are `wanted`, sorted, each real file once; raises `OSError`.
 
         Names and folders that start with a dot are left out. A link counts as the file that it leads to
-        only after its own name was judged, so that no unwanted name can hide a wanted one.
+        only after its own name was judged, so that no unwanted name can hide a wanted one; one that leads
+        nowhere is listed, and cannot be read.
         """
         ...
 
@@ -66,7 +67,7 @@ class DiskSources:
         if key not in self.dirs:
             if not path.is_dir():
                 raise NotADirectoryError(f"{path} is not a directory")
-            self.dirs[key] = sorted((str(file), str(file.resolve())) for file in _walk(path))
+            self.dirs[key] = sorted((str(file), os.path.realpath(file)) for file in _walk(path))
         return _chosen(self.dirs[key], wanted)
 
     def environment(self, name: str) -> str | None:
@@ -74,6 +75,17 @@ class DiskSources:
         if name not in self.variables:
             self.variables[name] = os.environ.get(name)
         return self.variables[name]
+
+
+class WithoutSecrets(DiskSources):
+    """For who needs the settings and no secret: an unset variable is no mistake and switches nothing off.
+
+    A report of spend runs in the shell of somebody who has no provider's key, and should not have one.
+    """
+
+    def environment(self, name: str) -> str | None:
+        """See `Sources`; where a variable is unset, its name stands for it."""
+        return super().environment(name) or f"({name})"
 
 
 class KeptSources:
@@ -107,7 +119,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             file = Path(below, name)
-            if not name.startswith(".") and file.is_file():
+            # A link that leads nowhere may be a rule that denies: whoever reads it is told.
+            if not name.startswith(".") and (file.is_file() or (file.is_symlink() and not file.exists())):
                 yield file
 
 

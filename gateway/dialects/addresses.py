@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from gateway.core.call import Address
-from gateway.core.errors import Refusal
+from gateway.core.errors import Refusal, method_not_allowed
 from gateway.core.ids import RUN_ID
 
 
@@ -94,32 +94,34 @@ _PATH: Final = re.compile(rf"(?:/{_SEGMENT})*/?")
 _RUN_PREFIX: Final = re.compile(r"/r/([^/]+)(?:/i/([^/]+))?(?=/|\Z)")
 
 _MOST_PREFIXES: Final = 6  # segments looked past for a hint
+_OWN_ORIGIN: Final = "…"  # stands in a hint until `missing` is told the origin: no raw path can hold it
 
 _NONE: Final = MappingProxyType[str, str]({})
-_EXACT: Final[dict[str, dict[str, Address]]] = {}
-_TEMPLATES: Final[list[tuple[re.Pattern[str], str, dict[str, Served]]]] = []
 _RUNLESS: Final = frozenset(line.operation for line in INVENTORY if not line.under_runs)
 
 
-def _compile() -> None:
-    """Make the lookup tables from `INVENTORY`, once."""
+def _compiled() -> tuple[dict[str, dict[str, Address]], list[tuple[re.Pattern[str], dict[str, Served]]]]:
+    """`INVENTORY` as it is looked up, by method: the paths without variables, and the patterns of the others."""
+    exact: dict[str, dict[str, Address]] = {}
+    patterns: list[tuple[re.Pattern[str], dict[str, Served]]] = []
     templates: dict[str, dict[str, Served]] = {}
     for line in INVENTORY:
         if "{" in line.template:
             templates.setdefault(line.template, {})[line.method] = line
         else:
             address = Address(line.dialect, line.operation, line.template, _NONE)
-            _EXACT.setdefault(line.template, {})[line.method] = address
+            exact.setdefault(line.template, {})[line.method] = address
     for template, lines in templates.items():
         pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}").replace(r"\.\.\.", "...")
         # The rest of a tool's path may be empty: an operation may live at its server's root.
         pattern = pattern.replace("/{path...}", r"(?P<path>(?:/.*)?)")
         pattern = re.sub(r"\{(\w+)\.\.\.\}", r"(?P<\1>.+)", pattern)
         pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", pattern)
-        _TEMPLATES.append((re.compile(pattern), template, lines))
+        patterns.append((re.compile(pattern), lines))
+    return exact, patterns
 
 
-_compile()
+_EXACT, _PATTERNS = _compiled()
 
 
 def resolve(method: str, raw_path: str) -> Address:
@@ -154,21 +156,19 @@ def dialect_of(raw_path: str) -> str:
     return _PREFIXES.get(path[1:].partition("/")[0], "own")
 
 
-def missing(address: Address) -> Refusal:
-    """The refusal for an address without an operation: 405 with `Allow`, or 404 with what would have worked."""
+def missing(address: Address, origin: str = _OWN_ORIGIN) -> Refusal:
+    """The refusal for an address without an operation: 405 with `Allow`, or 404 with what would have worked.
+
+    `origin` is how the caller reached the gateway (`https://gateway.example`), for base URLs to paste.
+    """
     allow = address.variables.get(ALLOW)
     if allow is not None:
-        return Refusal(
-            "method_not_allowed",
-            f"this address answers to {allow} only",
-            fields={"allow": allow.split(", ")},
-            headers=(("allow", allow),),
-        )
+        return method_not_allowed(allow.split(", "))
     sentence = address.hint or (
-        "nothing is served at this path; OpenAI SDKs take this gateway's URL with /v1 as base_url, "
-        "tools are at /tools/{tool}/{path}"
+        f"nothing is served at this path; OpenAI SDKs take {_OWN_ORIGIN}/v1 as base_url, "
+        f"tools are at {_OWN_ORIGIN}/tools/{{tool}}/{{path}}"
     )
-    return Refusal("route_unknown", sentence)
+    return Refusal("route_unknown", sentence.replace(_OWN_ORIGIN, origin))
 
 
 def _find(method: str, path: str, run: str | None, incarnation: str | None) -> Address:
@@ -177,7 +177,7 @@ def _find(method: str, path: str, run: str | None, incarnation: str | None) -> A
     if methods is not None:
         found = methods.get(method) or _not_allowed(next(iter(methods.values())), methods)
         return _within(found, run, incarnation)
-    for pattern, _, lines in _TEMPLATES:
+    for pattern, lines in _PATTERNS:
         match = pattern.fullmatch(path)
         if match is None:
             continue
@@ -222,10 +222,11 @@ def _hint(path: str, prefix: str) -> str:
     tail = path
     for _ in range(_MOST_PREFIXES):
         for candidate in (tail, f"/v1{tail}"):
-            if candidate in _EXACT or any(pattern.fullmatch(candidate) for pattern, _, _ in _TEMPLATES):
+            if candidate in _EXACT or any(pattern.fullmatch(candidate) for pattern, _ in _PATTERNS):
                 base = "/" + candidate[1:].partition("/")[0]
                 if base in ("/v1", "/tools"):
-                    return f"nothing is served at this path; the base URL that would have worked is …{prefix}{base}"
+                    base_url = f"{_OWN_ORIGIN}{prefix}{base}"
+                    return f"nothing is served at this path; the base URL that would have worked is {base_url}"
         slash = tail.find("/", 1)
         if slash < 0:
             break

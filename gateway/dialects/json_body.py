@@ -1,6 +1,6 @@
-"""The one strict JSON parse of what an agent sends, and edits of single members that touch no other byte.
+"""The one strict JSON parse of what others send, and edits of single members that touch no other byte.
 
-What is decided on must be what is sent, so a body that two parsers could read in two ways is refused:
+What is decided on must be what is sent, so a text that two parsers could read in two ways is refused:
 duplicate members (also after unescaping), anything but UTF-8, a byte order mark, NaN and Infinity,
 half a surrogate pair, numbers out of range, anything after the value (RFC 8259, I-JSON RFC 7493).
 
@@ -27,7 +27,7 @@ from gateway.core.errors import Refusal
 
 @dataclass(frozen=True, slots=True)
 class JsonLimits:
-    """How much structure a body may have before it is parsed.
+    """How much structure a text may have before it is parsed.
 
     `depth` counts nested arrays and objects, `keys` object members, `elements` commas and opening
     brackets, which no count of values exceeds; `digits` those of one integer (not configurable).
@@ -55,12 +55,21 @@ _COMMA: Final = re.compile(rb"[ \t\n\r]*,?")
 _EMPTY: Final = re.compile(rb"[ \t\n\r]*}")
 
 
-def _malformed(sentence: str, **fields: object) -> Refusal:
-    return Refusal("request_malformed", sentence, fields=fields)
+class NotStrict(ValueError):
+    """What is wrong with a JSON text, as the rest of a sentence about it; `fields` are facts for programs."""
+
+    def __init__(self, problem: str, **fields: object) -> None:
+        super().__init__(problem)
+        self.fields = fields
+
+    def refusal(self) -> Refusal:
+        """As a refusal of the body; a limit that was met is told with its config key."""
+        key = self.fields.get("config")
+        return Refusal("request_malformed", f"the body {self}{f' ({key})' if key else ''}", fields=self.fields)
 
 
-def _over(limit: int, what: str, key: str) -> Refusal:
-    return _malformed(f"the body has {what} than {limit} ({key}); send less in one call", limit=limit, config=key)
+def _over(limit: int, what: str, key: str) -> NotStrict:
+    return NotStrict(f"has {what} than {limit}; send less at once", limit=limit, config=key)
 
 
 def check(data: bytes, limits: JsonLimits) -> None:
@@ -75,16 +84,27 @@ def windows(data: bytes, limits: JsonLimits) -> Iterator[None]:
     Small bodies are first bounded by counting bytes wherever they stand; only when such a bound is
     over a limit (code in a prompt has brackets, too) are the strings taken out and the rest counted.
     """
-    if len(data) <= _LARGE:
-        opening = data.count(b"[") + data.count(b"{")
-        if (
-            opening <= limits.depth
-            and data.count(b":") <= limits.keys
-            and data.count(b",") + opening <= limits.elements
-            and (len(data) <= limits.digits or not _long_integer(data, limits.digits))
-        ):
-            return
-    yield from _count(data, limits)
+    try:
+        yield from _windows(data, limits)
+    except NotStrict as wrong:
+        raise wrong.refusal() from None
+
+
+def _windows(data: bytes, limits: JsonLimits) -> Iterator[None]:
+    if not _bounded(data, limits):
+        yield from _count(data, limits)
+
+
+def _bounded(data: bytes, limits: JsonLimits) -> bool:
+    if len(data) > _LARGE:
+        return False
+    opening = data.count(b"[") + data.count(b"{")
+    return (
+        opening <= limits.depth
+        and data.count(b":") <= limits.keys
+        and data.count(b",") + opening <= limits.elements
+        and (len(data) <= limits.digits or not _long_integer(data, limits.digits))
+    )
 
 
 def _long_integer(text: bytes, digits: int) -> bool:
@@ -121,7 +141,9 @@ def _count(data: bytes, limits: JsonLimits, size: int = WINDOW) -> Iterator[None
             raise _over(limits.elements, "more elements", "limits.json_elements")
         tail += outside
         if len(tail) > limits.digits and _long_integer(tail, limits.digits):
-            raise _malformed(f"an integer in the body has more than {limits.digits} digits", limit=limits.digits)
+            raise NotStrict(
+                f"has an integer of more than {limits.digits} digits; write it as text", limit=limits.digits
+            )
         tail = tail[-limits.digits :]
         if level + opening > limits.depth and max(accumulate(array("b", brackets), initial=level)) > limits.depth:
             raise _over(limits.depth, "arrays and objects nested deeper", "limits.json_depth")
@@ -132,12 +154,21 @@ def _count(data: bytes, limits: JsonLimits, size: int = WINDOW) -> Iterator[None
 
 
 def parse(data: bytes, limits: JsonLimits, *, checked: bool = False) -> object:
-    """The value of a JSON text; raises `Refusal` `request_malformed` for whatever is not strictly one.
+    """The value of a body; raises `Refusal` `request_malformed` for whatever is not strictly JSON.
 
     `checked` says that the caller has already run `windows` to its end over these very bytes.
     """
+    try:
+        return read(data, limits, checked=checked)
+    except NotStrict as wrong:
+        raise wrong.refusal() from None
+
+
+def read(data: bytes, limits: JsonLimits, *, checked: bool = False) -> object:
+    """The value of any JSON text, as `parse` reads a body; raises `NotStrict`."""
     if not checked:
-        check(data, limits)
+        for _ in _windows(data, limits):
+            pass
     try:
         value = _decode(data) if len(data) < _LARGE else _decode_large(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -164,23 +195,23 @@ def _decode_large(data: bytes) -> object:
         gc.enable()
 
 
-def _explain(data: bytes, error: Exception) -> Refusal:
+def _explain(data: bytes, error: Exception) -> NotStrict:
     if not data.strip():
-        return _malformed("the body is empty; send a JSON object")
+        return NotStrict("is empty; write a JSON object")
     if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        return _malformed("the body starts with a byte order mark; send plain UTF-8", offset=0)
+        return NotStrict("starts with a byte order mark; write plain UTF-8", offset=0)
     if isinstance(error, RecursionError):
-        return _malformed("the body is nested too deep")
+        return NotStrict("is nested too deeply; make it flatter")
     try:
         data.decode()
     except UnicodeDecodeError as wrong:
-        return _malformed(f"the body is not UTF-8 at byte {wrong.start}", offset=wrong.start)
+        return NotStrict(f"is not UTF-8 at byte {wrong.start}", offset=wrong.start)
     text = str(error).removeprefix("JSON is malformed: ")
     half = _HALF_PAIR.search(data) if "surrogate" in text or "truncated" in text else None
     if half:
         at = half.start()
-        return _malformed(f"the body has half a surrogate pair in a \\u escape at byte {at}", offset=at)
-    return _malformed(f"the body is not strict JSON: {text[:1].lower()}{text[1:]}")
+        return NotStrict(f"has half a surrogate pair in a \\u escape at byte {at}", offset=at)
+    return NotStrict(f"is not strict JSON: {text[:1].lower()}{text[1:]}")
 
 
 class _Twice(Exception):
@@ -195,15 +226,15 @@ def _once(pairs: list[tuple[str, object]]) -> None:
         seen.add(name)
 
 
-def _duplicate(data: bytes) -> Refusal:
+def _duplicate(data: bytes) -> NotStrict:
     """Name the member that is there twice, if looking for it costs little."""
     if len(data) < WINDOW:
         try:
             json.loads(data, object_pairs_hook=_once)
         except _Twice as twice:
             name = str(twice)[:80]
-            return _malformed(f"an object in the body has the member {name!r} twice; send it once", member=name)
-    return _malformed("an object in the body has a member twice; send each once")
+            return NotStrict(f"has a duplicate: {name!r} stands twice in one object; write it once", member=name)
+    return NotStrict("has a duplicate: a member stands twice in one object; write each once")
 
 
 def member_spans(data: bytes) -> dict[str, tuple[int, int]]:

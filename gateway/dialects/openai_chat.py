@@ -56,8 +56,7 @@ class OutputCap:
     field: str = "max_completion_tokens"
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """What is sent to one target."""
 
     body: bytes  # the agent's own object where nothing had to change
@@ -80,19 +79,31 @@ def read(body: bytes, limits: JsonLimits, *, checked: bool = False) -> Call:
     if type(model) is not str or not model:
         raise _wrong("/model", "the member model is missing or no text; name one of the models of GET /v1/models")
     if len(model) > _MAX_MODEL or not model.isprintable():
-        raise _wrong("/model", f"the member model is longer than {_MAX_MODEL} characters or has control characters")
+        raise _wrong(
+            "/model", f"the member model is no printable name of at most {_MAX_MODEL} characters; see GET /v1/models"
+        )
     if type(request.get("messages")) is not list:
         raise _wrong("/messages", "the member messages is missing or no array; send the conversation in it")
     stream = request.get("stream")
     if stream is not None and type(stream) is not bool:
-        raise _wrong("/stream", "the member stream is neither true nor false")
+        raise _wrong("/stream", "the member stream is neither true nor false; send one of them or leave it out")
     options = request.get("stream_options")
     if options is not None:
         _check_options(options)
-    if "max_tokens" in request or "max_completion_tokens" in request:
-        for name in _CAPS:
-            _check_cap(name, request.get(name))
-    return Call("llm", "openai", "chat", "POST", body, request, model, "", stream is True, "safe", "application/json")
+    for name in _CAPS:
+        if name in request:
+            _check_cap(name, request[name])
+    return Call(
+        kind="llm",
+        dialect="openai",
+        operation="chat",
+        method="POST",
+        body=body,
+        args=request,
+        model=model,
+        stream=stream is True,
+        content_type="application/json",
+    )
 
 
 def prepare(call: Call, model: str, cap: OutputCap | None) -> Prepared:
@@ -159,12 +170,12 @@ def _check_cap(name: str, value: object) -> None:
 
 def _check_options(options: object) -> None:
     if type(options) is not dict:
-        raise _wrong("/stream_options", "the member stream_options is not an object")
+        raise _wrong("/stream_options", "the member stream_options is not an object; send one or leave it out")
     if not CONTROL_MEMBERS.isdisjoint(options):
         raise _steering("/stream_options", options)
     usage = options.get("include_usage")
     if usage is not None and type(usage) is not bool:
-        raise _wrong("/stream_options/include_usage", "the member include_usage is neither true nor false")
+        raise _wrong("/stream_options/include_usage", "the member include_usage is neither true nor false; send one")
 
 
 def _wrong(pointer: str, sentence: str) -> Refusal:

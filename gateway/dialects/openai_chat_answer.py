@@ -23,8 +23,7 @@ MAX_FRAME: Final = 16 * 1024 * 1024
 """A frame, or what follows the terminal one, is not longer than this."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """What an answer said of itself."""
 
     usage: object  # the provider's own figures for `metering.usage.normalise`; None when it gave none
@@ -244,7 +243,9 @@ class StreamReader:
     @staticmethod
     def _limit(size: int) -> None:
         if size > MAX_FRAME:
-            raise Refusal("upstream_failed", f"the provider sent a stream event of more than {MAX_FRAME >> 20} MiB")
+            raise Refusal(
+                "upstream_failed", f"the provider sent a stream event of more than {MAX_FRAME >> 20} MiB; ask for less"
+            )
 
     def _frame(self, frame: bytes) -> int:
         """Note what one frame says, and whether it passes, is left out or ends the stream."""

@@ -32,9 +32,9 @@ def credential(head: Head, address: Address) -> str:
     if not token:
         raise Refusal(
             "identity_missing",
-            "This address needs an agent's token, as `Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`. "
-            "In production the agents' own issuer gives it out; for development "
-            "`passgate token mint --agent ID --ttl 1h` prints one.",
+            "this address needs an agent's token, as `Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`; "
+            "in production the agents' own issuer gives it out, for development "
+            "`passgate token mint --agent ID --ttl 1h` prints one",
             headers=(("WWW-Authenticate", 'Bearer realm="passgate"'),),  # RFC 6750 §3.1: no error code here
         )
     return token
@@ -73,9 +73,9 @@ def _conflict(one: str, other: str) -> Refusal:
     challenge = 'Bearer realm="passgate", error="invalid_request", error_description="More than one credential"'
     return Refusal(
         "identity_conflict",
-        f"The request carries different credentials in `{one}` and `{other}`. Send one of them, or the same in both."
+        f"the request carries different credentials in `{one}` and `{other}`; send one of them, or the same in both"
         if one != other
-        else f"The request carries `{one}` twice. Send it once.",
+        else f"the request carries `{one}` twice; send it once",
         fields={"headers": [one, other]},
         headers=(("WWW-Authenticate", challenge),),
     )

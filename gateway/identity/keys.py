@@ -86,7 +86,7 @@ def read_jwks(data: bytes) -> KeySet:
     try:
         entries = from_json(data).get("keys")
     except ValueError as error:
-        raise KeyMistakes([KeyMistake("", f"not readable as JSON: {error}", "write a JWK set")]) from None
+        raise KeyMistakes([KeyMistake("", f"cannot be read: it {error}", "write a JWK set")]) from None
     if not isinstance(entries, list):
         raise KeyMistakes([KeyMistake("keys", "a JWK set needs a list of keys", 'write {"keys": [...]}')])
     if len(entries) > MAX_KEYS:

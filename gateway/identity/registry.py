@@ -44,15 +44,15 @@ class Registry:
         if not matching:
             raise Refusal(
                 "agent_unknown",
-                f"The token is valid, but no agent is registered for subject {subject!r} of issuer {issuer!r}. "
-                "Ask an operator to add it under `agents:` with this issuer and subject.",
+                f"the token is valid, but no agent is registered for subject {subject!r} of issuer {issuer!r}; "
+                "ask an operator to add it under `agents:` with this issuer and subject",
                 fields={"issuer": issuer, "subject": subject},
             )
         if len(matching) > 1:
             raise Refusal(
                 "agent_ambiguous",
-                f"More than one registered agent matches subject {subject!r} of issuer {issuer!r}. "
-                "Ask an operator to make the entries under `agents:` disjoint.",
+                f"more than one registered agent matches subject {subject!r} of issuer {issuer!r}; "
+                "ask an operator to make the entries under `agents:` disjoint",
                 detail=f"matching agents: {', '.join(agent.id for agent in matching)}",
                 fields={"issuer": issuer, "subject": subject},
             )

@@ -13,7 +13,6 @@ Algorithm = Literal[
     "EdDSA", "ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"
 ]  # fmt: skip
 Category = Literal["workflow", "bounded", "open"]
-CATEGORIES = ("workflow", "bounded", "open")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

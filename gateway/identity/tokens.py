@@ -43,9 +43,9 @@ MAX_TOKEN: Final = 7 * 1024
 MAX_NAME: Final = 2048  # as SPIFFE bounds its ids; also what fits beside the rest of a 7 KiB token
 MAX_TIME: Final = 253_402_300_799  # the last second of the year 9999
 SENTENCE: Final = (
-    "The agent token is not valid here. Send a current one that a configured issuer signed for this gateway, in a "
-    "header (`Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`), never in the URL. "
-    "The gateway's log has the cause under this request id."
+    "the agent token is not valid here; send a current one that a configured issuer signed for this gateway, in a "
+    "header (`Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`), never in the URL; "
+    "the gateway's log has the cause under this request id"
 )
 
 _FOREIGN_KEYS: Final = ("crit", "jku", "jwk", "x5u", "x5c")
@@ -64,7 +64,7 @@ def expired(at: int) -> Refusal:
     challenge = 'Bearer realm="passgate", error="invalid_token", error_description="The access token expired"'
     return Refusal(
         "identity_expired",
-        f"The agent token expired at {rfc3339(at)}. Get a new one from its issuer and send the call again.",
+        f"the agent token expired at {rfc3339(at)}; get a new one from its issuer and send the call again",
         fields={"expired_at": rfc3339(at)},
         headers=(("WWW-Authenticate", challenge),),
     )
@@ -231,7 +231,7 @@ def _members(data: bytes, part: str) -> dict[str, object]:
     try:
         return from_json(data)
     except ValueError as error:
-        raise invalid(f"the token's {part} cannot be read: {error}") from None
+        raise invalid(f"the token's {part} cannot be read: it {error}") from None
 
 
 def _time(claims: Mapping[str, object], name: str) -> int | None:

@@ -37,7 +37,7 @@ _STALLED: Final = 5.0
 _RETRY: Final = (0.1, 0.2, 0.5, 1.0)
 _PROBE_EVERY: Final = 0.5
 
-_SENTENCE: Final = "what calls cost cannot be written down at the moment; try again shortly."
+_SENTENCE: Final = "what calls cost cannot be written down at the moment; try again shortly"
 
 
 class Book:
@@ -98,19 +98,18 @@ class Book:
 
     def check(self) -> None:
         """Ask at admission, before anything is spent; raises `Refusal` (`store_unavailable`)."""
-        if self._disk_trouble is not None:
-            self._probe()
+        self.heal()
         trouble = self.trouble
         if trouble is not None:
             raise Refusal("store_unavailable", _SENTENCE, detail=trouble)
 
-    def post(self, row: LedgerRow) -> None:
-        """Take the row of a call outside a run.
+    def post(self, row: LedgerRow, delta: RunDelta | None = None) -> None:
+        """Take the row of a call outside a run, or with its `delta` of one in a run that nobody waits for.
 
         Raises `Refusal` (`store_unavailable`) where it could not be written down: then the answer
         may not be given as complete. The row is still kept in memory and sent.
         """
-        posting = Posting((row,))
+        posting = Posting((row,), delta)
         record = frame(posting)
         self._queue(posting)
         try:
@@ -184,9 +183,10 @@ class Book:
         self._wake.set()
         return done
 
-    def _probe(self) -> None:
+    def heal(self) -> None:
+        """Find out whether a disk that failed takes rows again; to be called now and then, also while nobody asks."""
         now = self._clock.monotonic()
-        if now - self._probed_at < _PROBE_EVERY:
+        if self._disk_trouble is None or now - self._probed_at < _PROBE_EVERY:
             return
         self._probed_at = now
         with contextlib.suppress(OSError):

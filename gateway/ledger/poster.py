@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Final
+
+from msgspec.structs import astuple
 
 from gateway.core.row import COLUMNS, LedgerRow
 from gateway.core.run import RunDelta
@@ -23,7 +24,6 @@ _INSERT: Final = (
     f"INSERT INTO ledger ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608 - constants
     "ON CONFLICT (request_id, attempt) DO NOTHING"
 )
-_values: Final = attrgetter(*COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _apply(conn: sqlite3.Connection, postings: tuple[Posting, ...]) -> Posted:
     rows: list[LedgerRow] = []
     deltas: list[RunDelta] = []
     for posting in postings:
-        new = [row for row in posting.rows if cursor.execute(_INSERT, _values(row)).rowcount]
+        new = [row for row in posting.rows if cursor.execute(_INSERT, astuple(row)).rowcount]
         rows += new
         if posting.delta is not None and new:
             add_to_run(conn, posting.delta, posting.rows[-1].time)

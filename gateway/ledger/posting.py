@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -109,5 +109,5 @@ def _clean(posting: Posting) -> Posting:
             for name in COLUMNS
             if isinstance(value := getattr(row, name), str)
         }
-        rows.append(replace(row, **texts))
+        rows.append(msgspec.structs.replace(row, **texts))
     return Posting(tuple(rows), posting.delta)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from functools import lru_cache
 
-from gateway.core.principal import Agent
+from msgspec import Struct
+
 from gateway.core.row import LedgerRow
 from gateway.core.usage import NOTHING, Usage
 from gateway.telemetry.trail import Trail
 
 
-class Bill(NamedTuple):
+class Bill(Struct, frozen=True):
     """What one attempt (or a refusal, attempt 0) came to; amounts are nano-USD."""
 
     outcome: str
@@ -49,7 +50,7 @@ def ledger_row(trail: Trail, bill: Bill) -> LedgerRow:
         chain=" ".join(principal.chain),
         team=agent.team,
         cost_center=agent.cost_center,
-        tags=_tags(agent) if agent.tags else "",
+        tags=_tags(agent.tags) if agent.tags else "",
         on_behalf_of=principal.on_behalf_of,
         decision_id=trail.decision_id,
         provider=bill.provider,
@@ -77,12 +78,7 @@ def ledger_row(trail: Trail, bill: Bill) -> LedgerRow:
     )
 
 
-_tags_of: dict[Agent, str] = {}
-
-
-def _tags(agent: Agent) -> str:
-    """The agent's tags as a JSON object, made once per registry entry."""
-    text = _tags_of.get(agent)
-    if text is None:
-        text = _tags_of[agent] = json.dumps(dict(agent.tags), sort_keys=True, separators=(",", ":"))
-    return text
+@lru_cache(1024)
+def _tags(tags: tuple[tuple[str, str], ...]) -> str:
+    """An agent's tags as a JSON object, made once as long as it keeps calling."""
+    return json.dumps(dict(tags), sort_keys=True, separators=(",", ":"))

@@ -17,6 +17,7 @@ from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from gateway.core.money import per_million_tokens, to_nano
 from gateway.core.usage import Usage
@@ -75,39 +76,39 @@ class Rate:
         served first, so that nobody's odd sums make a call cheap. What was written to a cache and read
         from it in the same call costs both. A negative count is none.
         """
-        left = total = max(usage.input_tokens, 0)
+        total = max(usage.input_tokens, 0)
         card = self.card
         for above, tier in self.tiers:
             if total > above:
                 card = tier
                 break
-        femto = 0
-        if usage.input_audio_tokens > 0:
-            part = min(usage.input_audio_tokens, left)
-            left -= part
-            femto += part * card.audio_input
-        if usage.input_image_tokens > 0:
-            part = min(usage.input_image_tokens, left)
-            left -= part
-            femto += part * card.image_input
+        femto, left = _served(
+            total,
+            (usage.input_audio_tokens, card.audio_input),
+            (usage.input_image_tokens, card.image_input),
+        )
         written = min(max(usage.cache_write_tokens, 0), left)
         read = min(max(usage.cached_input_tokens, 0), left)
         femto += written * card.cache_write + read * card.cached_input
         femto += max(left - written - read, 0) * card.input
-        left = max(usage.output_tokens, 0)
-        if usage.output_audio_tokens > 0:
-            part = min(usage.output_audio_tokens, left)
+        generated, left = _served(
+            max(usage.output_tokens, 0),
+            (usage.output_audio_tokens, card.audio_output),
+            (usage.output_image_tokens, card.image_output),
+            (usage.reasoning_tokens, card.reasoning),
+        )
+        return to_nano(femto + generated + left * card.output)
+
+
+def _served(left: int, *kinds: tuple[int, int]) -> tuple[int, int]:
+    """What kinds of tokens (count, price) cost out of a total, in femto-USD, and what of the total is left."""
+    femto = 0
+    for tokens, price in kinds:
+        if tokens > 0:
+            part = min(tokens, left)
             left -= part
-            femto += part * card.audio_output
-        if usage.output_image_tokens > 0:
-            part = min(usage.output_image_tokens, left)
-            left -= part
-            femto += part * card.image_output
-        if usage.reasoning_tokens > 0:
-            part = min(usage.reasoning_tokens, left)
-            left -= part
-            femto += part * card.reasoning
-        return to_nano(femto + left * card.output)
+            femto += part * price
+    return femto, left
 
 
 class _Dated(NamedTuple):
@@ -238,6 +239,10 @@ class PriceBook:
     def book_of_host(self, host: str) -> str:
         """The book's name of the provider whose API is at that host, empty when it has none."""
         return self._hosts.get(host, "")
+
+    def name_of(self, provider: str, price_book: str | None, base_url: str) -> str:
+        """A provider's name in the book: the configured one, else that of its address's host, else its own."""
+        return price_book or self.book_of_host(urlsplit(base_url).hostname or "") or provider
 
     def listed(self) -> Iterator[tuple[str, str]]:
         """All (price book, model) that the shipped book lists."""

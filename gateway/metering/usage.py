@@ -171,8 +171,7 @@ def _details(raw: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _first(source: Mapping[str, object], *names: str) -> int:
     for name in names:
-        figure = _count(source, name)
-        if figure is not None:
+        if name in source and (figure := _count(source, name)) is not None:
             return figure
     return 0
 

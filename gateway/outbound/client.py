@@ -89,6 +89,11 @@ class _Wire(ResponseHandler):
             self._poll.register(transport.get_extra_info("socket").fileno(), _POLL_FLAGS)
         return not self._poll.poll(0)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        """Spare the round through the parser that aiohttp makes after each part it gave, paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         """Tell who waits for the body too: aiohttp lets them wait on when its framing is broken (R09)."""
         super().set_exception(exc, *cause)
@@ -385,6 +390,18 @@ class Sending:
             raise raised from error
         return b""
 
+    def rest(self, limit: int) -> bytes | None:
+        """The whole body where its proper end has arrived, as that of a short answer nearly always has, and it fits."""
+        payload = self._payload
+        if not payload.is_eof() or payload.exception() is not None or payload.total_bytes > limit:
+            return None
+        return payload.read_nowait()
+
+    @property
+    def sent(self) -> bool:
+        """Whether the upstream may have the request."""
+        return self._wire is not None
+
     @property
     def bodiless(self) -> bool:
         """Whether the answer has no body whatever its length says."""
@@ -453,6 +470,8 @@ class Answer:
         announced = self.headers.get("Content-Length", "")
         if announced.isdigit() and int(announced) > limit and not self._sending.bodiless:
             raise AnswerTooLarge(f"the upstream announced {announced} bytes where {limit} are allowed")
+        if not self.eof_delimited and (whole := self._sending.rest(limit)) is not None:
+            return whole
         parts: list[bytes] = []
         size = 0
         while part := await self._more():

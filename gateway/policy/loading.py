@@ -70,6 +70,8 @@ def load(settings: PoliciesSettings, sources: Sources, known: Known, complaints:
             if policy is not None:
                 rules += (compiled(policy.policy, rule) for rule in policy.rules)
                 _lint(policy, binder, known, warnings)
+    if all(rule.denies for rule in rules):
+        warnings.add(_At(str(settings.dir)), "", "no rule allows anything, so every call is refused", "add rules")
     digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
     return PolicySet(rules, digest, tuple(warnings.found))
 

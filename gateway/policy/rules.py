@@ -18,12 +18,7 @@ from gateway.core.call import Call
 from gateway.core.decision import RuleHit
 from gateway.core.principal import Principal
 
-KINDS: Final = ("llm", "tool", "mcp", "own")
-DIALECTS: Final = ("openai", "anthropic", "gemini", "http", "mcp", "own")
-CATEGORIES: Final = ("workflow", "bounded", "open")
 ASSURANCE: Final = ("key", "bearer", "bound", "mtls")  # weakest first
-LLM_KINDS: Final = frozenset({"llm"})
-TOOL_KINDS: Final = frozenset({"tool", "mcp"})
 
 
 class Facts(NamedTuple):

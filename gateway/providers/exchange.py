@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from gateway.core.call import Head
 from gateway.core.credential import Injected
-from gateway.core.fault import ABOUT_US, Fault, fault
+from gateway.core.fault import ABOUT_US, Fault, detail_of, fault
 from gateway.core.headers import to_agent, to_upstream
 from gateway.outbound.upstream import Upstream
 
 _REQUEST_IDS: Final = frozenset({"x-request-id", "request-id", "x-goog-request-id", "x-amzn-requestid", "cf-ray"})
-_DETAIL_BYTES: Final = 2048
 _QUOTA_BODY_BYTES: Final = 64 * 1024
 _TOO_MANY: Final = 429
 
@@ -66,8 +64,6 @@ class Provider:
     upstream: Upstream
     dialects: tuple[str, ...]
     on_disconnect: str  # abort | drain
-    price_book: str  # whose prices of the book apply
-    discount: Decimal  # what is taken off them, as a fraction
     credentials: Mapping[str, Injected]  # by dialect; empty where the provider wants none
     answers: Mapping[str, frozenset[str]]  # by dialect
 
@@ -107,14 +103,12 @@ class Provider:
         if status // 100 == 2:  # noqa: PLR2004 -- success, RFC 9110 §15.3
             return None
         about_us = status in ABOUT_US or (status == _TOO_MANY and not _DIALECTS[dialect].quota.isdisjoint(_codes(body)))
-        text = body[:_DETAIL_BYTES].decode(errors="replace")
-        credential = self.credentials.get(dialect)
         return fault(
             f"provider {self.name}",
             status,
             retry_after,
             about_us=about_us,
-            detail=credential.redact(text) if credential is not None else text,
+            detail=detail_of(body, self.credentials.get(dialect)),
         )
 
 

@@ -64,8 +64,6 @@ def _compile(name: str, settings: ProviderSettings, timeouts: TimeoutSettings, d
         ),
         dialects=settings.dialects,
         on_disconnect=settings.on_disconnect,
-        price_book=settings.price_book or name,
-        discount=settings.discount,
         credentials={dialect: credential_of(dialect, key) for dialect in settings.dialects} if key else {},
         answers={dialect: answers_of(dialect, expose_limits=settings.expose_limits) for dialect in settings.dialects},
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
+
+from msgspec import Struct
 
 from gateway.core.call import Call, Head, Target
 from gateway.core.credential import Injected
@@ -26,7 +28,7 @@ from gateway.tools import Match, tool_answer_headers, tool_judge, tool_request
 _MAX_LLM_ANSWER: Final = 64 * 1024 * 1024
 
 
-class Dispatch(NamedTuple):
+class Dispatch(Struct, frozen=True):
     """One attempt, ready to be sent."""
 
     upstream: Upstream
@@ -42,7 +44,7 @@ class Dispatch(NamedTuple):
     reader: StreamReader | None = None  # for an answer that may come as a stream
 
 
-class Charge(NamedTuple):
+class Charge(Struct, frozen=True):
     """What an answer came to: amounts in nano-USD, `cost` after the provider's discount.
 
     An empty `price_version` says that no price is known. `alarm` says why the provider's usage could

@@ -13,11 +13,12 @@ from gateway.routing.settings import ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model name of the config: its targets and the output cap that holds on them."""
+    """A model name of the config: its targets that are switched on, and the output cap that holds on them."""
 
     name: str  # as configured: `gpt-4o-mini` or `sim-*`
-    targets: tuple[Target, ...]  # a target without a model passes the name that was asked
+    targets: tuple[Target, ...]  # of a name with a star, one without a model passes the name that was asked
     cap: OutputCap | None
+    off: str = ""  # why it has no targets
 
 
 class Router:
@@ -25,14 +26,17 @@ class Router:
 
     def __init__(self, models: Mapping[str, ModelSettings], off: Mapping[str, str]) -> None:
         """Resolve nothing yet: names with a star are matched when asked for."""
-        self._off = off
         self._exact: dict[str, Route] = {}
         prefixes: list[tuple[str, Route]] = []
         for name, settings in models.items():
-            targets = tuple(Target(target.provider, target.model or "") for target in settings.targets)
+            star = name.endswith("*")
+            passed = "" if star else name
+            on = tuple(Target(t.provider, t.model or passed) for t in settings.targets if t.provider not in off)
+            reasons = {off[t.provider] for t in settings.targets if t.provider in off}
             limits = settings.output_tokens
-            route = Route(name, targets, OutputCap(limits.default, limits.max) if limits else None)
-            if name.endswith("*"):
+            cap = OutputCap(limits.default, limits.max) if limits else None
+            route = Route(name, on, cap, "; ".join(sorted(reasons)))
+            if star:
                 prefixes.append((name[:-1], route))
             else:
                 self._exact[name] = route
@@ -41,9 +45,7 @@ class Router:
     @property
     def models(self) -> tuple[str, ...]:
         """The names that can be listed: those without a star and with a provider that is on."""
-        return tuple(
-            name for name, route in self._exact.items() if any(t.provider not in self._off for t in route.targets)
-        )
+        return tuple(name for name, route in self._exact.items() if route.targets)
 
     def route(self, model: str) -> Route:
         """The route behind a model name; exact beats the longest prefix. Refuses an unknown one, `model_unknown`."""
@@ -53,15 +55,20 @@ class Router:
         for prefix, candidate in self._prefixes:
             if model.startswith(prefix):
                 return candidate
-        raise Refusal("model_unknown", f"there is no model {model[:100]!r}; GET /v1/models lists those you may use.")
+        raise self.unknown(model)
+
+    @staticmethod
+    def unknown(model: str) -> Refusal:
+        """What an agent is told of a model that is not there, and of one that it may not see."""
+        return Refusal("model_unknown", f"there is no model {model[:100]!r}; GET /v1/models lists those you may use")
 
     def plan(self, route: Route, model: str) -> tuple[Target, ...]:
         """The targets to try, in order, for the name that was asked.
 
         Refuses with `model_unknown` and the reason where every provider is switched off.
         """
-        on = [target for target in route.targets if target.provider not in self._off]
-        if not on:
-            reasons = sorted({f"provider {t.provider} is off: {self._off[t.provider]}" for t in route.targets})
-            raise Refusal("model_unknown", f"model {model} cannot be served: {'; '.join(reasons)}.")
-        return tuple(target if target.model else Target(target.provider, model) for target in on)
+        if not route.targets:
+            raise Refusal("model_unknown", f"model {model} cannot be served: {route.off}")
+        if not route.name.endswith("*"):
+            return route.targets
+        return tuple(target if target.model else Target(target.provider, model) for target in route.targets)

@@ -20,19 +20,12 @@ def name_run(
     Sources that disagree are refused, `run_conflict`: a call has one run. With `claim_only`
     (`runs.source: claim`) only the signed token may name it.
     """
-    header = _header(head, "gateway-run")
-    named = {"the token's claim `run`": principal.run, "the URL": address.run, "the header Gateway-Run": header}
-    run = _agreed(named, "run")
+    run = _agreed("run", "run", principal.run, address.run, _header(head, "gateway-run"))
     incarnation = _agreed(
-        {
-            "the token's claim `inc`": principal.incarnation,
-            "the URL": address.incarnation,
-            "the header Gateway-Incarnation": _header(head, "gateway-incarnation"),
-        },
-        "incarnation",
+        "incarnation", "inc", principal.incarnation, address.incarnation, _header(head, "gateway-incarnation")
     )
     if claim_only and run is not None and principal.run is None:
-        raise Refusal("run_conflict", "here only a token may name its run (runs.source: claim). Mint one with --run.")
+        raise Refusal("run_conflict", "only a token may name its run here (runs.source: claim); get one with it")
     source = "claim" if principal.run else "url" if address.run else "header"
     if run is None and from_headers and not claim_only:
         run, source = _client_header(head, from_headers), "client-header"
@@ -46,21 +39,29 @@ def _header(head: Head, name: str) -> str | None:
     if not values:
         return None
     if len(set(values)) > 1:
-        raise Refusal("run_conflict", f"the header {name} was sent twice with different values; send it once.")
-    value = unquote(values[0], errors="strict")
+        raise Refusal("run_conflict", f"the header {name} was sent twice with different values; send it once")
+    value = unquote(values[0])  # what is no UTF-8 becomes a character that no id has
     if not RUN_ID.fullmatch(value):
         raise Refusal(
             "request_malformed",
-            f"the header {name} must match {RUN_ID.pattern}: letters, digits and . _ ~ : @ + = -, at most 128.",
+            f"the header {name} must match {RUN_ID.pattern}: letters, digits and . _ ~ : @ + = -, at most 128",
         )
     return value
 
 
-def _agreed(named: dict[str, str | None], what: str) -> str | None:
+def _agreed(what: str, claim: str, by_token: str | None, by_url: str | None, by_header: str | None) -> str | None:
+    """The one value that is given, `None` without any; refuses two that differ. `claim` is what a token calls it."""
+    if by_url is None and by_header is None:
+        return by_token
+    named = {
+        f"the token's claim `{claim}`": by_token,
+        "the URL": by_url,
+        f"the header Gateway-{what.capitalize()}": by_header,
+    }
     given = {source: value for source, value in named.items() if value is not None}
     if len(set(given.values())) > 1:
         sources = " and ".join(f"{source} ({value})" for source, value in given.items())
-        raise Refusal("run_conflict", f"{sources} name different {what}s; a call has one {what}.")
+        raise Refusal("run_conflict", f"{sources} name different {what}s; a call has one {what}, so send one")
     return next(iter(given.values()), None)
 
 

@@ -162,7 +162,8 @@ class Register:
         """The depth of a new child of `parent`; refused where the parent's limits leave no room."""
         facts = await self.facts(parent)
         if facts is None:
-            raise Refusal("run_unknown", f"the token names parent run {parent.id}, which this agent never opened.")
+            why = f"the token names parent run {parent.id}, which this agent never opened; open it first"
+            raise Refusal("run_unknown", why)
         if limits.children is not None and facts.children >= limits.children:
             raise _limit("children", limits.children, facts.children, f"run {parent.id} may not open more child runs")
         if limits.depth is not None and facts.depth + 1 > limits.depth:
@@ -197,7 +198,7 @@ class Register:
 def _limit(name: str, limit: int, used: int, why: str = "this run has used it up") -> Refusal:
     return Refusal(
         "run_limit",
-        f"the run's limit of {limit} {name} is reached ({used}): {why}. "
-        f"End the run; the limit is the token's, or runs.limits.{name} of the configuration.",
+        f"the run's limit of {limit} {name} is reached ({used}): {why}; "
+        f"end the run, or have the limit raised: it is the token's, or runs.limits.{name} of the configuration",
         fields={"limit": name, "allowed": limit, "used": used},
     )

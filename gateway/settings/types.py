@@ -150,7 +150,8 @@ class Measure:
         return self._amount(text) or Decimal(0)
 
 
-_MEASURE: Final = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]*)")
+# No leading zero: to the core schema of YAML `007` is text, and to some readers it is octal.
+_MEASURE: Final = re.compile(r"(?P<number>(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?) ?(?P<unit>[A-Za-z]*)")
 _SECONDS: Final = {
     unit: Decimal(worth)
     for unit, worth in zip(("ms", "s", "m", "h", "d"), ("0.001", "1", "60", "3600", "86400"), strict=True)
@@ -410,7 +411,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A property of a list; compared by identity of its name."""
+    """A property of a list, told by its name."""
 
     name: str
 

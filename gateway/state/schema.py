@@ -90,7 +90,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
         _LEDGER,
         "CREATE INDEX ledger_by_time ON ledger (time)",
-        "CREATE INDEX ledger_by_run ON ledger (iss, subject, run)",
+        "CREATE INDEX ledger_by_run ON ledger (iss, subject, run) WHERE run <> ''",
         _RUNS,
     ),
 )

@@ -62,9 +62,9 @@ _ENGINE_FAILURES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Work that waits, and how its end is told: `settle(None)` after the commit, else with the error."""
+    """Work that waits, and how its end is told: `work` gives what to call after the commit, else `fail` is called."""
 
-    work: Callable[[sqlite3.Connection], Callable[[], None]]  # returns what to do after the commit
+    work: Callable[[sqlite3.Connection], Callable[[], None]]
     fail: Callable[[BaseException], None]
 
 

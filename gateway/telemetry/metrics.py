@@ -45,6 +45,7 @@ METRICS: Final[dict[str, Declared]] = {
         ("agent", "team", "kind", "target", "provider", "outcome", "status"),
     ),
     "refusals": Declared("counter", "Answers the gateway gave itself, by code.", ("agent", "code")),
+    "refusal_repeats": Declared("counter", "Refusals that kept the decision id of an identical one before them."),
     "overhead_seconds": Declared("histogram", "Time of a call spent in the gateway itself.", (), _FAST),
     "upstream_seconds": Declared("histogram", "Time an attempt took upstream.", ("provider",), _SLOW),
     "first_byte_seconds": Declared("histogram", "Time until the first byte of a stream left.", ("provider",), _SLOW),
@@ -117,7 +118,7 @@ class Registry(Collector):
     """The sum over all workers, dead ones included; rendered by `render`.
 
     A metric keeps at most `max_series` label sets; what comes beyond is counted under `_other` in
-    every label that agents can influence, and `series_dropped_total` says so.
+    every label, and `series_dropped_total` says so.
     """
 
     def __init__(self, max_series: int) -> None:
@@ -141,8 +142,11 @@ class Registry(Collector):
     def add(self, name: str, labels: Labels = (), amount: int = 1) -> None:
         """Add to a counter."""
         series = self._values[name]
-        labels = self._bounded(labels, series)
-        series[labels] = series.get(labels, 0) + amount
+        known = series.get(labels)
+        if known is None:
+            labels = self._bounded(labels, series)
+            known = series.get(labels, 0)
+        series[labels] = known + amount
 
     def absorb(self, taken: Iterable[tuple[str, Labels, int | tuple[list[int], float]]]) -> None:
         """Add what a worker's `Counts.take` gave."""

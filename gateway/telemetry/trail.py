@@ -34,7 +34,8 @@ class Trail:
 
     __slots__ = (
         "address", "attempts", "began", "call", "decision", "decision_id", "first_byte", "head", "outcome",
-        "principal", "provider", "refusal", "request_id", "run", "status", "step", "target", "time", "upstream",
+        "principal", "provider", "recorded", "refusal", "request_id", "run", "status", "step", "target", "time",
+        "upstream",
     )  # fmt: skip
 
     def __init__(self, head: Head) -> None:
@@ -53,6 +54,7 @@ class Trail:
         self.provider = ""
         self.target = ""  # the model or tool that was asked for, once it is known to exist
         self.attempts = 0
+        self.recorded = -1  # the last attempt that has its ledger row; 0 stands for a refusal before any
         self.upstream = 0.0  # seconds spent waiting for upstreams
         self.first_byte: float | None = None  # seconds until the first byte of a stream left
         self.refusal: Refusal | None = None
@@ -89,6 +91,8 @@ class Trail:
         refusal = self.refusal
         if refusal is not None:
             counts.add("refusals", (agent_id, refusal.code))
+            if self.decision_id and self.decision_id[4:] != self.request_id[4:]:  # it is an earlier call's
+                counts.add("refusal_repeats")
         if self.decision is not None:
             for hit in self.decision.hits:
                 counts.add("policy_decisions", (hit.policy, hit.rule, hit.effect, hit.mode))

@@ -37,7 +37,7 @@ def read_query(query: str, declared: frozenset[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     pairs = query.split("&") if query else []
     if len(pairs) > _MAX_PAIRS:
-        raise _malformed(f"the query has more than {_MAX_PAIRS} parameters")
+        raise _malformed(f"the query has more than {_MAX_PAIRS} parameters; send fewer")
     for pair in pairs:
         if not pair:
             continue
@@ -47,11 +47,11 @@ def read_query(query: str, declared: frozenset[str]) -> dict[str, object]:
         try:
             name, value = unquote_plus(raw_name, errors="strict"), unquote_plus(raw_value, errors="strict")
         except UnicodeDecodeError:
-            raise _malformed("the query is not UTF-8 after percent-decoding") from None
+            raise _malformed("the query is not UTF-8 after percent-decoding; encode it as UTF-8") from None
         if name not in declared:
-            raise _malformed(f"the query parameter {_shown(name)} is not declared for this operation", name)
+            raise _malformed(f"the query parameter {_shown(name)} is not one of this operation's; leave it out", name)
         if name in found:
-            raise _malformed(f"the query parameter {_shown(name)} stands twice", name)
+            raise _malformed(f"the query parameter {_shown(name)} stands twice; send it once", name)
         found[name] = value
     return found
 
@@ -72,7 +72,7 @@ def merge(
     _refuse_ambiguous(body)
     for name in body if placed else ():
         if fold(name) in placed:
-            raise _malformed(f"{_shown(name)} belongs to the path or the query and stands in the body too", name)
+            raise _malformed(f"{_shown(name)} belongs to the path or the query; leave it out of the body", name)
     return {**variables, **query, **body}
 
 
@@ -105,7 +105,8 @@ def _twins(value: Mapping[str, object]) -> Refusal:
     for name in value:
         twin = first.setdefault(fold(name), name)
         if twin != name:
-            return _malformed(f"the names {_shown(twin)} and {_shown(name)} differ only by case or Unicode form", name)
+            pair = f"{_shown(twin)} and {_shown(name)}"
+            return _malformed(f"the names {pair} differ only by case or Unicode form; send one of them", name)
     raise AssertionError("asked for twins where there are none")
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from gateway.core.call import Call, Head
 from gateway.core.errors import Refusal, Repeat
-from gateway.core.fault import ABOUT_US, Fault, fault
+from gateway.core.fault import ABOUT_US, Fault, detail_of, fault
 from gateway.core.headers import to_agent, to_upstream
 from gateway.dialects.json_body import JsonLimits, parse
 from gateway.tools.arguments import merge, read_query, write_query
@@ -20,8 +20,6 @@ _ANSWER_HEADERS: Final = frozenset({
     "x-trace-id", "x-total-count", "x-next-page", "x-page", "x-per-page", "x-total", "x-total-pages",
 })  # fmt: skip
 """What of a tool's answer passes back: its representation, its pages and its ids; never `set-cookie` and its like."""
-
-_DETAIL_BYTES: Final = 2048
 
 
 class Outgoing(NamedTuple):
@@ -104,13 +102,12 @@ def tool_judge(operation: Operation, status: int, retry_after: str | None, body:
     """
     if status // 100 == 2:  # noqa: PLR2004 -- success, RFC 9110 §15.3
         return None
-    text = body[:_DETAIL_BYTES].decode(errors="replace")
     found = fault(
         f"tool {operation.upstream.name}",
         status,
         retry_after,
         about_us=operation.credential is not None and status in ABOUT_US,  # without one it speaks to the agent
-        detail=operation.credential.redact(text) if operation.credential else text,
+        detail=detail_of(body, operation.credential),
     )
     if found is None:
         return None

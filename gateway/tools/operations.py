@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.core.credential import Injected
-from gateway.core.errors import Refusal
+from gateway.core.errors import Refusal, method_not_allowed
 from gateway.core.headers import FRAMING, is_header_value, never_upstream
 from gateway.core.sources import Sources
 from gateway.outbound.settings import TimeoutSettings
@@ -26,7 +26,8 @@ from gateway.tools.template import Template, TemplateError, compile_template, sp
 Mistake = tuple[str, str, str]
 """Where below `tools`, what is wrong, what to do: as settings' own `mistakes()` yields them."""
 
-_OWN_RULE: Final = ("accept", "idempotency-key", "content-type", "traceparent")
+_ALWAYS: Final = ("accept", "idempotency-key")
+_OWN_RULE: Final = frozenset({*_ALWAYS, "content-type", "traceparent"})
 """Headers that cross by a rule of their own, whatever `forward_headers` says."""
 
 
@@ -223,7 +224,7 @@ def _compile(
         raw=operation.body == "raw",
         max_answer=operation.max_answer,
         timeouts=timeouts,
-        headers=(*_OWN_RULE[:2], *(name for name in dict.fromkeys(headers) if name not in _OWN_RULE)),
+        headers=(*_ALWAYS, *(name for name in dict.fromkeys(headers) if name not in _OWN_RULE)),
         schema=compile_schema(sources.read(operation.arguments)) if operation.arguments else None,
     )
 
@@ -238,5 +239,4 @@ def _not_there(tool: str, matching: Sequence[Operation]) -> Refusal:
             "tool_unknown",
             f"tool {tool} has no operation at this path; paths are compared as they are written, case and all",
         )
-    allowed = ", ".join(sorted({operation.method for operation in matching}))
-    return Refusal("method_not_allowed", f"this address takes {allowed}", headers=(("allow", allowed),))
+    return method_not_allowed(operation.method for operation in matching)

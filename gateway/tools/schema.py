@@ -13,6 +13,7 @@ from typing import Final
 import jsonschema_rs
 
 from gateway.core.errors import Refusal
+from gateway.dialects.json_body import JsonLimits, NotStrict, read
 
 MAX_SCHEMA_BYTES: Final = 256 * 1024
 _PATTERN_BYTES: Final = 1 << 20
@@ -63,9 +64,9 @@ def compile_schema(data: bytes) -> ArgumentSchema:
     if len(data) > MAX_SCHEMA_BYTES:
         raise SchemaError(f"the schema is larger than {MAX_SCHEMA_BYTES >> 10} KiB")
     try:
-        schema = json.loads(data, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise SchemaError(f"the schema is not JSON: {error}") from None
+        schema = read(data, JsonLimits())
+    except NotStrict as wrong:
+        raise SchemaError(f"the schema {wrong}") from None
     if not isinstance(schema, dict):
         raise SchemaError("the schema is not a JSON object")
     if schema.get("$schema", _DRAFT) not in {_DRAFT, _DRAFT + "#"}:
@@ -129,10 +130,3 @@ def _article(name: str) -> str:
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from gateway.outbound.settings import TimeoutOverrides
 from gateway.settings.types import NON_EMPTY, HeaderName, Later, NanoUsd, Pattern, Secret, Url, size
+from gateway.tools.template import VARIABLE
 
 PATH_SEGMENT: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+|\{[A-Za-z_][A-Za-z0-9_]{0,63}\})"
-VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 OperationName = Annotated[
     str, Pattern("an operation's name", r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "letters, digits, dashes and underscores")

@@ -22,7 +22,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.core.errors import Refusal
 
-_VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
+VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})\}")
 _LITERAL: Final = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,=:@]{1,255}")
 _SEGMENT: Final = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2}){1,1024}")
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f/\\]|\A\.{1,2}\Z")
@@ -77,7 +77,7 @@ def compile_template(text: str) -> Template:
     parts: list[str | None] = []
     variables: list[str] = []
     for segment in segments:
-        variable = _VARIABLE.fullmatch(segment)
+        variable = VARIABLE.fullmatch(segment)
         if variable:
             parts.append(None)
             variables.append(variable[1])
@@ -103,11 +103,11 @@ def decode_segment(name: str, raw: str) -> str:
         try:
             value = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
-            raise _malformed(name, "is not UTF-8 after percent-decoding") from None
+            raise _malformed(name, "is not UTF-8 after percent-decoding; encode it as UTF-8") from None
     if not _SEGMENT.fullmatch(raw):
         raise _malformed(name, "has characters that a path must percent-encode (a semicolon is %3B)")
     if _UNSAFE.search(value):
-        raise _malformed(name, "holds a separator, a dot segment or a control character")
+        raise _malformed(name, "holds a separator, a dot segment or a control character; no such value is passed on")
     return value
 
 

@@ -24,14 +24,16 @@ from urllib.parse import unquote
 
 from aiohttp import web
 
-from gateway.core.errors import Refusal
+from gateway.core.errors import Refusal, method_not_allowed
 from gateway.core.ids import new_id
+from gateway.dialects.json_body import JsonLimits, parse
 from gateway.dialects.refusals import render
 from gateway.web.hosts import Hosts
 from gateway.web.settings import OperatorSettings
 
 _BODY_BYTES: Final = 1024 * 1024
 _BODY_SECONDS: Final = 10.0
+_LIMITS: Final = JsonLimits()
 _TOKEN_LENGTH: Final = 43  # 256 bits in base64url
 _READS: Final = frozenset({"GET", "HEAD"})
 ROLES: Final[Mapping[str, frozenset[str]]] = {
@@ -93,7 +95,7 @@ class Operators:
         All digests are compared, in constant time, so that time tells nothing about them.
         """
         if not authorization:
-            raise Refusal("identity_missing", "send an operator's token as Authorization: Bearer.")
+            raise Refusal("identity_missing", "an operator's token is needed; send it as Authorization: Bearer TOKEN")
         scheme, _, token = authorization[0].partition(" ")
         digest = hashlib.sha256(token.strip(" ").encode("utf-8", "surrogateescape")).hexdigest()
         match = None
@@ -101,7 +103,9 @@ class Operators:
             if hmac.compare_digest(known, digest):
                 match = operator
         if match is None or scheme.lower() != "bearer" or len(authorization) > 1:
-            raise Refusal("identity_invalid", "this is not an operator's token.")
+            raise Refusal(
+                "identity_invalid", "this is not an operator's token; send one of `operators`, or the admin token"
+            )
         return match
 
 
@@ -151,16 +155,17 @@ def admin_app(
         request_id = new_id("req")
         try:
             answer = await _answer(request, table, operators(), hosts)
-        except Refusal as refusal:
-            status, headers, body = render(refusal, "own", request_id)
-            return web.Response(status=status, headers=_no_store(headers), body=body)
+        except Refusal as error:
+            refusal = error
         except (asyncio.CancelledError, ConnectionError):
             raise
         except Exception as error:  # noqa: BLE001 - the door is where our own mistakes end
             on_failure(type(error).__name__, request.path)
-            problem = {"type": "about:blank", "title": "internal error", "status": 500, "request_id": request_id}
-            return _json(500, problem, request_id, "application/problem+json")
-        return _json(200, answer, request_id, "application/json")
+            refusal = Refusal("internal_error", "the gateway failed; its log says why")
+        else:
+            body = json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+            return _response(200, [("Content-Type", "application/json"), ("x-request-id", request_id)], body)
+        return _response(*render(refusal, "own", request_id))
 
     app = web.Application(client_max_size=_BODY_BYTES)
     app.router.add_route("*", "/{any:.*}", handle)
@@ -175,11 +180,13 @@ async def _answer(
     operator = operators.identify(headers.getall("Authorization", []))  # (2)
     route, variables = _find(request, table)  # (3)
     if route.role not in operator.may:  # (4)
-        raise Refusal("scope_exceeded", f"this needs the role {route.role}. Ask an operator who has it.")
+        raise Refusal("scope_exceeded", f"this needs the role {route.role}; ask an operator who has it")
     body: Mapping[str, object] = {}
     if request.method not in _READS:
         if request.content_type != "application/json" or "Content-Encoding" in headers:  # (5)
-            raise Refusal("encoding_unsupported", "writes need Content-Type: application/json and no encoding.")
+            raise Refusal(
+                "encoding_unsupported", "writes need Content-Type: application/json and no encoding; send plain JSON"
+            )
         body = await _body(request)  # (6)
     call = AdminCall(operator, request.method, request.rel_url.raw_path, variables, dict(request.query), body)
     return await route.handler(call)
@@ -196,12 +203,8 @@ def _find(request: web.Request, table: list[tuple[Route, list[str]]]) -> tuple[R
             return route, variables
         allowed.append(route.method)
     if allowed:
-        raise Refusal(
-            "method_not_allowed",
-            f"here only {', '.join(sorted(allowed))} is served.",
-            headers=(("Allow", ", ".join(sorted(allowed))),),
-        )
-    raise Refusal("route_unknown", "there is nothing at this address. The admin API is below /admin/v1/.")
+        raise method_not_allowed(allowed)
+    raise Refusal("route_unknown", "there is nothing at this address; the admin API is below /admin/v1/")
 
 
 def _match(template: list[str], parts: list[str]) -> dict[str, str] | None:
@@ -222,34 +225,17 @@ async def _body(request: web.Request) -> Mapping[str, object]:
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             data = await request.read()
-        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant) if data else {}
     except web.HTTPRequestEntityTooLarge:
-        raise Refusal("request_too_large", f"the body is larger than {_BODY_BYTES} bytes.") from None
+        raise Refusal("request_too_large", f"the body is larger than {_BODY_BYTES} bytes; send less") from None
     except TimeoutError:
-        raise Refusal("request_malformed", f"the body did not come within {_BODY_SECONDS:g} s.") from None
-    except (ValueError, RecursionError):
-        raise Refusal("request_malformed", "the body is not JSON with each name once.") from None
+        raise Refusal(
+            "request_malformed", f"the body did not come within {_BODY_SECONDS:g} s; send it at once"
+        ) from None
+    value = parse(data, _LIMITS) if data else {}
     if not isinstance(value, dict):
-        raise Refusal("request_malformed", "the body must be a JSON object.")
+        raise Refusal("request_malformed", "the body is not a JSON object; send one")
     return value
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name stands twice")
-    return value
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_store(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [*headers, ("Cache-Control", "no-store")]
-
-
-def _json(status: int, value: object, request_id: str, media_type: str) -> web.Response:
-    body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-    headers = [("Content-Type", media_type), ("x-request-id", request_id)]
-    return web.Response(status=status, headers=_no_store(headers), body=body)
+def _response(status: int, headers: list[tuple[str, str]], body: bytes) -> web.Response:
+    return web.Response(status=status, headers=[*headers, ("Cache-Control", "no-store")], body=body)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from gateway.web.hosts import Hosts
 
 
-_OWN_FILES = 64  # descriptors for the store, logs, the channel and the like
+_OWN_FILES = 64  # descriptors for the store, logs, the channel and the like, and for connections that are refused
+_REFUSED = 32  # connections beyond those that fit which are told so; in a flood that goes on they would take all
 
 
 class ParserMissing(Exception):
@@ -71,10 +72,10 @@ class AgentsDoor:
     """Serves one listening socket.
 
     `handler` gets each request and replies through it; a `Refusal` that it raises before the reply
-    began is rendered. `body_limit` bounds one body and `buffered_limit` all together, in bytes. `on_refusal` hears of
-    refusals that no handler saw (and of those it raised), with the client's address; `on_failure`
-    of our own mistakes, with their place and the request's path. `max_connections` defaults to what
-    the process's descriptors allow.
+    began is rendered. `body_limit` bounds one body and `buffered_limit` all together, in bytes.
+    `on_refusal` hears of refusals that no handler saw (and of those it raised), with the client's
+    address; `on_failure` of our own mistakes, with their place and the request's path.
+    `max_connections` defaults to what the process's descriptors allow.
     """
 
     def __init__(
@@ -160,6 +161,11 @@ class AgentsDoor:
                 async with asyncio.timeout(seconds):
                     await self._empty.wait()
         return not self._open
+
+    @property
+    def flooded(self) -> bool:
+        """Whether not even a refusal may be said any more: those who were let in need the descriptor."""
+        return self._open > self._max + _REFUSED
 
     # -- for the connections
 

@@ -14,7 +14,6 @@ of the door looks at the timestamps of all (`check`):
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import traceback
 from dataclasses import dataclass
 from time import monotonic
@@ -24,6 +23,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from msgspec.structs import replace
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -124,13 +124,17 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to serve, or refuse where the door is full (R18)."""
-        if isinstance(transport, asyncio.Transport):
-            transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if isinstance(name, tuple) else ""
         super().connection_made(transport)
-        if not self.door.admit():
-            self._inject(Refusal("overloaded", "the gateway has as many connections as it may. Try again shortly."))
+        assert self.transport is not None  # noqa: S101 - set above; for the type checker
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        if self.door.admit():
+            return
+        if self.door.flooded:
+            self.transport.abort()
+        else:
+            self._inject(Refusal("overloaded", "the gateway has as many connections as it may; try again shortly"))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wake whoever waits; the door may be waiting for its last connection."""
@@ -181,6 +185,11 @@ class Connection(RequestHandler):
         """The client has read."""
         self._stalled_since = 0.0
         super().resume_writing()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
+        """Spare the round through the parser that aiohttp makes after each part it gave, paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     async def drained(self) -> None:
         """Wait until the client has read, or is gone."""
@@ -265,12 +274,16 @@ class Connection(RequestHandler):
         if exchange.begun:
             exchange.cut()
             return
-        status, headers, body = render(refusal, dialect_of(exchange.head.path), new_id("req"))
-        await exchange.reply(status, headers, body)
+        await self._tell(exchange, refusal)
+
+    async def _tell(self, exchange: AgentExchange, refusal: Refusal) -> None:
+        request_id = new_id("req")
+        status, headers, body = render(refusal, dialect_of(exchange.head.path), request_id)
+        await exchange.reply(status, [("gateway-request-id", request_id), *headers], body)
 
     async def _refuse_unread(self, refusal: Refusal) -> None:
         """Refuse what never became a request: there is no path to take a dialect from."""
-        head = dataclasses.replace(_NO_HEAD, peer=self._peer)
+        head = replace(_NO_HEAD, peer=self._peer)
         await self._refuse(AgentExchange(self, _NO_MESSAGE, EMPTY_PAYLOAD, head), refusal)
 
     async def _broken(self, exchange: AgentExchange, error: Exception) -> None:
@@ -281,8 +294,7 @@ class Connection(RequestHandler):
         if exchange.begun:
             exchange.cut()
             return
-        body = b'{"type":"about:blank","title":"internal error","status":500}'
-        await exchange.reply(500, [("Content-Type", "application/problem+json")], body)
+        await self._tell(exchange, Refusal("internal_error", "the gateway failed; tell the operator"))
 
     def _inject(self, refusal: Refusal) -> None:
         """Have the loop answer with a refusal next, and believe nothing that comes after."""

@@ -95,7 +95,7 @@ class AgentExchange:
         coding = headers.get(hdrs.CONTENT_ENCODING)
         if coding is not None and coding.strip(" \t").lower() not in {"", "identity"}:
             # Decompressing what an agent sends would let a kilobyte cost a gigabyte (R05).
-            raise Refusal("encoding_unsupported", "compressed bodies are not read. Send without Content-Encoding.")
+            raise Refusal("encoding_unsupported", "compressed bodies are not read; send without Content-Encoding")
         limit = self._connection.door.body_limit
         announced = headers.get(hdrs.CONTENT_LENGTH)
         if announced is not None and int(announced) > limit:
@@ -127,7 +127,7 @@ class AgentExchange:
                 raise self._too_large(limit)
             self._hold(len(part))
             if self._connection.body_bytes - payload.total_bytes > _CHUNK_OVERHEAD + payload.total_bytes:
-                raise Refusal("request_malformed", "the body's chunks carry more framing than data. Use larger chunks.")
+                raise Refusal("request_malformed", "the body's chunks carry more framing than data; use larger chunks")
         return b"".join(parts)
 
     @property
@@ -144,7 +144,7 @@ class AgentExchange:
         # Counted as it comes: an announced length would let a few slow clients keep all others out.
         door = self._connection.door
         if door.buffered + size > door.buffered_limit:
-            raise Refusal("overloaded", "the gateway holds as many request bodies as it may. Try again shortly.")
+            raise Refusal("overloaded", "the gateway holds as many request bodies as it may; try again shortly")
         door.buffered += size
         self._held += size
 
@@ -152,7 +152,7 @@ class AgentExchange:
     def _too_large(limit: int) -> Refusal:
         return Refusal(
             "request_too_large",
-            f"the body is larger than {limit} bytes. Send less, or have the operator raise limits.body.",
+            f"the body is larger than {limit} bytes; send less, or have the operator raise limits.body",
             fields={"limit": limit, "setting": "limits.body"},
         )
 

@@ -32,7 +32,7 @@ HEADERS: Final = 100
 
 def malformed(what: str, detail: str | None = None) -> Refusal:
     """A refusal that says what is wrong with the message as HTTP."""
-    return Refusal("request_malformed", f"{what}. Send well-formed HTTP/1.1.", detail=detail)
+    return Refusal("request_malformed", f"{what}; send well-formed HTTP/1.1", detail=detail)
 
 
 def plain(headers: CIMultiDictProxy[str]) -> Headers:
@@ -44,7 +44,7 @@ def too_long(what: str) -> Refusal:
     """A refusal for a head above one of the three limits."""
     return Refusal(
         "headers_too_large",
-        f"{what}. A head may have {HEAD_BYTES} bytes, {HEADERS} headers and {LINE_BYTES} bytes in one line.",
+        f"{what}; a head may have {HEAD_BYTES} bytes, {HEADERS} headers and {LINE_BYTES} bytes in one line",
     )
 
 

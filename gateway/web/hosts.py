@@ -45,14 +45,14 @@ class Hosts:
         if host not in self:
             raise Refusal(
                 "origin_refused",
-                "this listener does not answer for the host that was asked. Use one of its own names, "
-                f"or have the operator add the name to {setting}.",
+                "this listener does not answer for the host that was asked; use one of its own names, "
+                f"or have the operator add the name to {setting}",
                 detail=f"Host: {host!r}",
             )
         if origin is not None and origin.lower().removeprefix("https://").removeprefix("http://") != host.lower():
             raise Refusal(
                 "origin_refused",
-                "requests from web pages of another origin are refused. Call from a program, not from a page.",
+                "requests from web pages of another origin are refused; call from a program, not from a page",
                 detail=f"Origin: {origin!r}",
             )
 

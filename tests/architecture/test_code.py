@@ -57,6 +57,31 @@ def test_nothing_is_mocked_or_patched() -> None:
     assert found == []
 
 
+def test_refusals_read_alike() -> None:
+    """The sentence of a `Refusal` stands behind its code: it starts in lower case and ends without a full stop."""
+    found = [
+        f"{path}:{node.lineno}: {said}"
+        for path, tree, _ in modules("gateway")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal" and len(node.args) > 1
+        for said in _written(node.args[1])
+        if said.endswith(".") or re.match(r"[A-Z][a-z]", said)
+    ]
+    assert found == []
+
+
+def _written(node: ast.expr) -> Iterator[str]:
+    """The texts that an expression may give, with a dash for each part that is not written there."""
+    match node:
+        case ast.Constant(value=str(text)):
+            yield text
+        case ast.JoinedStr(values=parts):
+            yield "".join("-" if isinstance(part, ast.FormattedValue) else "".join(_written(part)) for part in parts)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from _written(body)
+            yield from _written(orelse)
+
+
 def test_no_float_touches_money() -> None:
     """No expression that names money holds a float or divides into one; the exposition of metrics does, once."""
     found = [(str(path), code) for path, tree, _ in modules("gateway") for code in _floats_near_money(tree)]

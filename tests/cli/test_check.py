@@ -45,6 +45,14 @@ def test_check_finds_what_only_building_can_see(tmp_path: Path, capsys: pytest.C
     assert {Path(mistake["file"]).name for mistake in found["mistakes"]} == {"keys.json", "p.yaml"}
 
 
+def test_check_looks_at_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A certificate that no listener could use is found before anything starts, at its place."""
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG + "listen: {agents: {tls: {cert: gone.crt, key: keys.json}}}\n")
+    assert main(["check", "--config", str(path)]) == 2
+    assert f"{path}:6: listen.agents.tls: " in capsys.readouterr().err
+
+
 def test_check_of_a_file_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong use is answered with what to do."""
     assert main(["check", "--config", "/nowhere/config.yaml"]) == 2
@@ -56,3 +64,13 @@ def test_schema_prints_a_json_schema(file: str, capsys: pytest.CaptureFixture[st
     """Both files have one."""
     assert main(["schema", file]) == 0
     assert json.loads(capsys.readouterr().out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who types `passgate` alone sees what there is, as wrong use."""
+    assert main([]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert all(
+        f"\n    {name} " in said.err for name in ("serve", "check", "schema", "token", "exec", "spend", "prices")
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import identity as commands
+from gateway.cli import main
 from gateway.config import load
 from gateway.core.clock import SystemClock
 from gateway.core.principal import Principal
@@ -29,14 +29,6 @@ agents:
 """
 
 ECHO = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]])); sys.exit(7)"
-ALONE = """
-import argparse, sys
-from gateway.cli import identity
-parser = argparse.ArgumentParser()
-identity.add(parser.add_subparsers())
-given = parser.parse_args(sys.argv[1:])
-sys.exit(given.run(given))
-"""
 
 
 @pytest.fixture
@@ -48,11 +40,8 @@ def config(tmp_path: Path) -> Path:
 
 def passgate(config: Path, *words: str) -> int:
     """Run a command with this configuration."""
-    parser = argparse.ArgumentParser(prog="passgate")
-    commands.add(parser.add_subparsers())
     at = words.index("--") if "--" in words else len(words)
-    given = parser.parse_args([*words[:at], "--config", str(config), *words[at:]])
-    return int(given.run(given))
+    return main([*words[:at], "--config", str(config), *words[at:]])
 
 
 def identify(config: Path, token: str) -> Principal:
@@ -143,7 +132,7 @@ def test_time_to_live(ttl: str, config: Path, capsys: pytest.CaptureFixture[str]
 def run_alone(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own, which it may replace."""
     at = words.index("--")
-    command = [sys.executable, "-c", ALONE, *words[:at], "--config", str(config), *words[at:]]
+    command = [sys.executable, "-m", "gateway", *words[:at], "--config", str(config), *words[at:]]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.cli import prices
+from gateway.cli import main
 
 CONFIG = """
 identity:
@@ -34,11 +33,7 @@ def config_file(tmp_path: Path) -> str:
 
 def run(*argv: str) -> int:
     """Parse and run one command line."""
-    parser = argparse.ArgumentParser()
-    prices.add(parser.add_subparsers())
-    given = parser.parse_args(["prices", *argv])
-    code: int = given.run(given)
-    return code
+    return main(["prices", *argv])
 
 
 def as_json(capsys: pytest.CaptureFixture[str]) -> Any:  # noqa: ANN401 -- any JSON

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import spend
+from gateway.cli import main
 from gateway.ledger import Batch, Poster, Posting
 from gateway.state import Store
 from tests.simulator.rows import row
@@ -30,10 +29,7 @@ state: {durable: "sqlite:state/ledger.db"}
 
 def passgate(*words: str) -> int:
     """Run `passgate spend` in this process."""
-    parser = argparse.ArgumentParser(prog="passgate")
-    spend.add(parser.add_subparsers())
-    given = parser.parse_args(["spend", *words])
-    return int(given.run(given))
+    return main(["spend", *words])
 
 
 def shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:

@@ -9,6 +9,7 @@ import re
 import signal
 import sqlite3
 import stat
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from openai import OpenAI
 
 from tests.simulator.example import Example
+from tests.simulator.gateway import ROOT
 
 
 def test_it_says_what_it_does_and_writes_a_demo_identity(example: Example) -> None:
@@ -63,14 +65,30 @@ def test_the_printed_admin_address_opens_with_the_printed_token_file(example: Ex
 
 
 def test_what_is_printed_to_see_who_spent_what_can_be_pasted(example: Example) -> None:
-    """The report and the metrics name the agent once it has spent something."""
+    """The report, from whatever folder, and the metrics name the agent once it has spent something."""
     example.paste(example.printed("^  curl .*chat/completions"))
     until = time.monotonic() + 30  # outside a run the ledger follows a moment after the answer
-    while "procurement" not in (report := example.paste(example.printed("spend report"))).stdout:
+    line = f"{example.printed('export PASSGATE_CONFIG')}; cd /; {example.printed('spend report')}"
+    while "procurement" not in (report := example.paste(line)).stdout:
         assert (report.returncode, report.stderr) == (0, "")
         assert time.monotonic() < until, report.stdout
     metrics = example.paste(example.printed("grep passgate_spend"))
     assert 'passgate_spend_usd_total{agent="procurement"' in metrics.stdout
+
+
+def test_what_the_readme_says_next_can_be_pasted(example: Example) -> None:
+    """Each block of its first pages works in a shell that has the printed exports, and shows what it is about."""
+    exports = "; ".join(line.strip() for line in example.output.splitlines() if line.startswith("  export "))
+    metrics = re.findall(r"http\S+(?=/metrics)", example.output)[0]
+    text = (ROOT / "README.md").read_text().partition("## What is promised")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    shown = ["demo model", '"verdict": "pass"', "gateway-cost-usd: 0.0000|policy_denied: no rule allows|[ok] store"]
+    assert len(blocks) == len(shown)
+    for block, words in zip(blocks, shown, strict=True):
+        line = block.replace("http://127.0.0.1:8080", example.url).replace("http://127.0.0.1:9464", metrics)
+        done = example.paste(f"{exports}; {line.replace('python -c', f'{sys.executable} -c')}")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [word for word in words.split("|") if word not in done.stdout] == []
 
 
 def test_it_starts_without_a_complaint(example: Example) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from contextlib import closing
-from dataclasses import asdict
 from io import StringIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from gateway.core.row import EXPORTED, LedgerRow
 from gateway.ledger import Batch, Poster, Posting

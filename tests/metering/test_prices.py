@@ -360,7 +360,7 @@ def test_a_cost_is_exact(rate: Rate, used: Usage) -> None:
 @given(RATES, USED, st.integers(0, 10**6))
 def test_more_tokens_never_cost_less(rate: Rate, used: Usage, more: int) -> None:
     """Cost grows with input and output, and stays between the cheapest and the dearest token."""
-    counts = {name: getattr(used, name) for name in Usage.__slots__}
+    counts = {name: getattr(used, name) for name in Usage.__struct_fields__}
     grown_in = Usage(**counts | {"input_tokens": used.input_tokens + more})
     grown_out = Usage(**counts | {"output_tokens": used.output_tokens + more})
     cost = rate.cost(used)

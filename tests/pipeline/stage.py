@@ -153,7 +153,7 @@ class Stage:
         fields.setdefault("content-type", "application/json")
         path, _, query = path.partition("?")
         sent = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        return Door(Head(method, path, query, fields, "127.0.0.1"), sent)  # type: ignore[arg-type]  # as the door has it
+        return Door(Head(method, path, query, fields, "127.0.0.1"), sent)
 
     def chat(self, *, stream: bool = False, run: str = "", model: str = "m") -> Door:
         """A chat completion."""
@@ -205,7 +205,7 @@ async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]
         config = load(folder / "config.yaml", sources)
         world = build_world(config, sources, None)
         store = await Store.open(folder / "passgate.db")
-        register = Register(Runs(store), lambda: RunLimits(), SystemClock())
+        register = Register(Runs(store), RunLimits, SystemClock())
         supervising = Supervising(store, register, Poster(store))
         (folder / "recovery").mkdir()
         book = Book(folder / "recovery", "worker-1", supervising.post, SystemClock())

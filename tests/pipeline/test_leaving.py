@@ -51,17 +51,17 @@ async def _settled(stage: Stage, served: int, before: int) -> list[dict[str, obj
 async def test_cancelled_at_every_suspension_point(tmp_path: Path, name: str) -> None:
     """B04: wherever a call is cancelled, no step stays reserved and what was served is on the ledger, once."""
     async with on_stage(tmp_path, _script) as stage:
-        point, came = 0, True
-        while came:
-            point += 1
-            assert point < 100
+        for point in range(1, 100):
             before, asked = len(await stage.rows()), len(stage.upstream.requests)
             door = CALLS[name](stage)
             came = await cancelled_at(stage.pipeline.handle(door), point)
             await asyncio.sleep(0.002)
             await _settled(stage, len(stage.upstream.requests) - asked, before)
-        assert point > 1
-        assert door.ended  # the last time nothing disturbed it
+            if not came:
+                assert point > 1
+                assert door.ended  # this time nothing disturbed it
+                return
+        pytest.fail("a hundred suspension points and no end")
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in {"stranger", "refused"}])
@@ -78,7 +78,7 @@ async def test_left_at_every_write(tmp_path: Path, name: str) -> None:
             rows = await _settled(stage, len(stage.upstream.requests) - asked, before)
             if door.ended:
                 break
-            for row in rows:
+            for row in (row for row in rows if row["attempt"]):
                 settled = row["outcome"] == "complete" or (row["outcome"] == "cancelled" and "stream" in name)
                 assert settled
                 if row["run"]:  # inside a run the upstream is read to its end, and what it said of itself counts
@@ -88,7 +88,7 @@ async def test_left_at_every_write(tmp_path: Path, name: str) -> None:
 
 
 async def test_a_run_counts_what_was_settled(tmp_path: Path) -> None:
-    """B04: after calls that were left and cancelled, the run's counters are the sum of its rows."""
+    """After calls that were left and cancelled, the run's counters are the sum of its rows."""
     async with on_stage(tmp_path, _script) as stage:
         for number in range(1, 12):
             door = stage.chat(run="r1", stream=True)

@@ -78,6 +78,15 @@ def test_no_link_can_hide_a_policy_file(tmp_path: Path) -> None:
     assert allows(policies, "n")
 
 
+@pytest.mark.parametrize("target", ["gone.yaml", "p.yaml"])
+def test_a_link_that_leads_nowhere_is_a_mistake(target: str, tmp_path: Path) -> None:
+    """A rule that denies may have stood there: what is named like a policy and cannot be read is never left out."""
+    (tmp_path / "p.yaml").symlink_to(tmp_path / target)
+    _, complaints = loaded(tmp_path)
+    assert len(complaints) == 1
+    assert complaints[0].startswith("p.yaml:1: cannot be read")
+
+
 def test_a_file_may_hold_several_documents_or_none(tmp_path: Path) -> None:
     """Documents are policies of their own; a file of comments has none."""
     (tmp_path / "a.yaml").write_text(GOOD.format(name="x") + "---\n" + GOOD.format(name="y"), encoding="utf-8")
@@ -291,6 +300,7 @@ def test_deny_rules_that_surprise_are_warned_of(tmp_path: Path) -> None:
     assert [warning.problem for warning in loaded(tmp_path)[0].warnings] == [
         "this denies every call",
         "this denies those who prove their identity best",
+        "no rule allows anything, so every call is refused",
     ]
 
 

@@ -186,3 +186,16 @@ async def test_a_token_narrows_the_limits_and_never_widens_them() -> None:
     with pytest.raises(Refusal) as refused:
         await runs.enter("w", at(KEY, steps=100), "llm")
     assert refused.value.fields["allowed"] == 2
+
+
+async def test_settlements_of_an_earlier_register_touch_no_reservation() -> None:
+    """What a worker of a killed supervisor had settled counts in its run, and gives back no step of the next one."""
+    before, store, _ = register(steps=2)
+    old = await before.enter("orphan", at(KEY), "llm")
+    clock = StillClock()
+    clock.time += 1
+    after = Register(store, lambda: RunLimits(steps=2), clock)
+    await after.enter("worker", at(KEY), "llm")
+    after.settled(RunDelta(KEY, old.ticket, old.step, 0, 1, 1))
+    with pytest.raises(Refusal, match="run_limit"):
+        await after.enter("worker", at(KEY), "llm")

@@ -145,6 +145,8 @@ def test_values_become_what_the_code_computes_with(text: str, name: str, value: 
         ("count: -1", "is not a count"),
         ("count: 1.5", "is not a count"),
         ("count: 1_000", "is not a count"),
+        ("count: 007", "is not a count"),
+        ("seconds: 010s", "is not a duration"),
         ("count: 999999999999999", "too large"),
         ("money: 0.01", "is not an amount of money; write an amount with its currency"),
         ("money: 1 EUR", "is not an amount of money"),

@@ -153,6 +153,7 @@ class Gateway:
             if hasattr(self, "process"):
                 self.process.kill()
                 self.process.wait()
+                self._log.close()
             raise
         return self
 

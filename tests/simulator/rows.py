@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from gateway.core.row import LedgerRow
 from gateway.core.run import RunDelta, RunKey
@@ -44,7 +45,7 @@ KEY = RunKey(PLAIN.iss, PLAIN.subject, "r1")
 
 def row(request_id: str, **changes: object) -> LedgerRow:
     """A plain row of a call of its own, with `changes`."""
-    return replace(PLAIN, request_id=request_id, **changes)  # type: ignore[arg-type]  # any column may be named
+    return replace(PLAIN, request_id=request_id, **changes)
 
 
 def delta(step: int = 1, *, tool_calls: int = 0, tokens: int = 1500, cost: int = 1_500_000) -> RunDelta:

@@ -1,0 +1,112 @@
+"""The pages around the code: links that lead somewhere, examples that load, tables that are current."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from gateway.config import ConfigMistakes, Settings, load
+from gateway.core.sources import DiskSources, KeptSources
+from gateway.policy import Known
+from gateway.policy import load as load_policies
+from gateway.policy.settings import PoliciesSettings
+from gateway.settings.complaints import Complaints
+from scripts.configuration_reference import PAGE, page
+from tests.architecture.tree import ROOT, tracked
+
+DOCS = ROOT / "docs"
+
+
+def pages() -> list[Path]:
+    return [path for path in tracked(new=True) if path.suffix == ".md"]
+
+
+def examples(path: Path, language: str = "yaml") -> list[str]:
+    """The fenced blocks of a page."""
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What `#…` may name in a page: its headings, as they are rendered."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """A relative link of any page names a file or folder that is there, and a heading that it has."""
+    dead = []
+    for path in pages():
+        for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / path).read_text()):
+            name, _, anchor = link.partition("#")
+            target = ROOT / path.parent / name if name else ROOT / path
+            if not link.startswith("https://") and (not target.exists() or (anchor and anchor not in anchors(target))):
+                dead.append(f"{path}: {link}")
+    assert dead == []
+
+
+def test_the_configuration_page_has_every_key() -> None:
+    """Its tables are those of the settings, and no section is left out."""
+    text = PAGE.read_text()
+    assert page(text) == text, "run: make schema"
+    named = {name for names in re.findall(r"<!-- keys: (.+) -->", text) for name in names.split(", ")}
+    assert named == {field.name for field in fields(Settings)}
+
+
+def test_the_examples_of_the_configuration_page_are_one_configuration() -> None:
+    """Put together they load without a mistake; what they read from elsewhere is there."""
+    text = "\n".join(examples(PAGE))
+    files = {"config.yaml": text.encode(), "groq.key": b"key", "schemas/payment.json": b"{}"}
+    try:
+        config = load(Path("config.yaml"), KeptSources(files, {}, {"OPENAI_API_KEY": "a", "PAYMENTS_TOKEN": "b"}))
+    except ConfigMistakes as mistakes:
+        pytest.fail(str(mistakes))
+    assert set(config.settings.providers) == {"openai", "groq", "house"}
+
+
+def test_the_example_of_the_tools_page_is_a_configuration() -> None:
+    """Its tool has the two operations, and its arguments are a schema."""
+    tool, policy = examples(DOCS / "tools.md")
+    (schema,) = examples(DOCS / "tools.md", "json")
+    identity = "identity: {audience: a, issuers: [{name: i, iss: i, keys: {file: k}}]}\n"
+    files = {"config.yaml": (identity + tool).encode(), "orders.key": b"key", "note.schema.json": schema.encode()}
+    settings = load(Path("config.yaml"), KeptSources(files, {}, {})).settings
+    assert set(settings.tools["orders"].operations) == {"read", "note"}
+    assert complaints_about(policy) == []
+
+
+def test_the_steps_of_the_policies_page_end_as_it_says() -> None:
+    """The second step has the mistakes that stand below it; what comes after has none."""
+    first, second, more = examples(DOCS / "policies.md")
+    text = (DOCS / "policies.md").read_text()
+    wrong = complaints_about(first)
+    assert len(wrong) == 2
+    assert all(line.split("agents, teams")[0] in text for line in wrong)
+    assert complaints_about(second) == []
+    assert complaints_about(second + more) == []
+
+
+def test_the_policy_of_the_readme_loads() -> None:
+    """What stands on the first page can be copied."""
+    (policy,) = examples(ROOT / "README.md")
+    assert complaints_about(policy) == []
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path: Path) -> Iterator[None]:
+    """Relative paths of examples start in an empty folder."""
+    with contextlib.chdir(tmp_path):
+        yield
+
+
+def complaints_about(policy: str) -> list[str]:
+    """What loading a policy file complains of, as `passgate check` prints it."""
+    folder, found = Path("mine"), Complaints()
+    folder.mkdir(exist_ok=True)
+    (folder / "support.yaml").write_text(policy)
+    load_policies(PoliciesSettings(dir=folder), DiskSources(), Known(), found)
+    return [str(complaint) for complaint in found.found]

@@ -1,0 +1,15 @@
+"""One gateway with everything that an attacker could be after: three agents, a provider with a key, tools with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.attacks.stage import Stage, on_stage
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with on_stage(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
