@@ -63,7 +63,7 @@ class WorkerPool:
     """Keeps `count` workers alive on one listening socket, with their recovery files in `recovery`.
 
     `handle` answers what a worker asks; `reaped` is called with a dead worker's name before its
-    successor starts.
+    successor starts; `log` gives the log, which a reload replaces.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class WorkerPool:
         recovery: Path,
         handle: Handle,
         reaped: Callable[[str], Awaitable[None]],
-        log: Log,
+        log: Callable[[], Log],
     ) -> None:
         """Nothing starts before `start`."""
         self.count = count
@@ -80,7 +80,7 @@ class WorkerPool:
         self.trouble = ""
         """Why a slot was last left empty, for `/readyz`."""
         self.workers: dict[int, WorkerProcess] = {}
-        self.log = log
+        self._log = log
         self._listener: socket.socket
         self._recovery = recovery
         self._handle = handle
@@ -140,7 +140,7 @@ class WorkerPool:
         _, late = await asyncio.wait(self._keepers, timeout=drain + _KILL_GRACE)
         if late:
             for worker in list(self.workers.values()):
-                self.log.warning("worker_killed", worker=worker.name, reason="it did not drain in time")
+                self._log().warning("worker_killed", worker=worker.name, reason="it did not drain in time")
                 worker.kill()
             await asyncio.wait(late)
 
@@ -154,7 +154,7 @@ class WorkerPool:
             self.restarts += 1
             pause = min(_LONGEST_PAUSE, pause * 2 + 0.1) if served < _SHORT_LIFE else 0.0
             self.trouble = f"worker-{slot + 1} {end}; the next one starts in {pause:g} s" if pause else ""
-            self.log.error("worker_died", worker=f"worker-{slot + 1}", end=end, served_s=served, pause_s=pause)
+            self._log().error("worker_died", worker=f"worker-{slot + 1}", end=end, served_s=served, pause_s=pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
@@ -179,7 +179,7 @@ class WorkerPool:
                 first.set_result(None)
         except (ChannelError, TimeoutError) as error:
             reason = str(error) or f"it did not answer within {_ANSWER_TIMEOUT:g} s"
-            self.log.error("worker_failed_to_start", worker=worker.name, pid=worker.pid, error=reason)
+            self._log().error("worker_failed_to_start", worker=worker.name, pid=worker.pid, error=reason)
             await self._put_down(worker)
         code = await worker.process.wait()
         served = loop.time() - began if began is not None else 0.0
@@ -241,7 +241,7 @@ class WorkerPool:
             async with asyncio.timeout(_ANSWER_TIMEOUT):
                 await worker.channel.request(message, Done)
         except TimeoutError:
-            self.log.error("worker_killed", worker=worker.name, reason="it does not answer")
+            self._log().error("worker_killed", worker=worker.name, reason="it does not answer")
             worker.kill()
             return False
         except ChannelError as error:
@@ -254,5 +254,5 @@ class WorkerPool:
         try:
             await self._answered(worker, commit)
         except ChannelError as error:
-            self.log.error("worker_killed", worker=worker.name, reason=f"it did not commit: {error}")
+            self._log().error("worker_killed", worker=worker.name, reason=f"it did not commit: {error}")
             worker.kill()

@@ -12,13 +12,12 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
 from gateway import __version__
-from gateway.build import prepare, redactor
-from gateway.config import Config, ConfigMistakes, load
+from gateway.config import Config
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
 from gateway.core.run import RunFacts
@@ -34,12 +33,12 @@ from gateway.process.channel import (
     EnteredRun,
     Leave,
     Post,
-    Prepare,
     ShowCall,
     ShowRun,
     StoreState,
     Told,
 )
+from gateway.process.in_force import InForce
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.runs import Register
 from gateway.settings.types import Bind
@@ -47,16 +46,16 @@ from gateway.state import Runs, StoreRefused, StoreUnavailable
 from gateway.state.sqlite import Store
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Registry
-from gateway.web.admin import AdminCall, Operators, Route, admin_app, ensure_admin_token
+from gateway.web.admin import AdminCall, Route, admin_app
 from gateway.web.hosts import Hosts
 from gateway.web.listener import listen
 from gateway.web.metrics import Check, metrics_app
 from gateway.web.tls import server_context
 
-_WATCH_EVERY: Final = 2.0
-"""Seconds between two looks at the files of secrets and keys, and at what dead workers left."""
 _STORE_EVERY: Final = 0.5
 """Seconds between two looks at the store."""
+_LEFTOVERS_EVERY: Final = 2.0
+"""Seconds between two looks at what dead workers left."""
 _BACKLOG: Final = 1024
 
 
@@ -70,28 +69,21 @@ class Supervisor:
     def __init__(self, config: Config, sources: DiskSources, prices: PriceBook) -> None:
         """Take a configuration that was loaded and prepared without mistakes; nothing runs before `run`."""
         self._prices = prices
-        self.config = config
         self.clock = SystemClock()
-        self._refused: dict[str, list[str]] = {}  # why the last reload, or a changed key file, was not taken
-        self._sources = sources
-        self._generation = 0
-        self._taken_at = self.clock.now()
+        self.now = InForce(config, sources, self.clock)
         self._draining = False
         self._urls: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._taking = asyncio.Lock()
         self._recovering = asyncio.Lock()
         self._store_told: str | None = None  # the trouble that workers were last told of
-        self.log = self._make_log()
         self.registry = Registry(config.settings.telemetry.max_series)
         self._demo: DemoServer | None = None
         count = config.settings.worker_count
-        self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, self.log)
+        self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, lambda: self.log)
         self._store: Store
         self._poster: Poster
         self._register: Register
-        self._operators: Operators
         self._background: set[asyncio.Task[None]] = set()
 
     # -- life ---------------------------------------------------------------------------------
@@ -109,7 +101,7 @@ class Supervisor:
             self._describe_gauges()
             await self._open_doors(stack)
             if await self._start_workers(listener):
-                for work in (self._reload_on_signal(), self._watch_files(), self._watch_store()):
+                for work in (self._reload_on_signal(), self.now.watch(self.pool.change), self._tend_store()):
                     self._spawn(work)
                 self.log.info("ready", version=__version__, workers=self.pool.count, **self._urls)
                 self.log.flush()
@@ -129,7 +121,7 @@ class Supervisor:
 
     async def _start_workers(self, listener: socket.socket) -> bool:
         """Start the workers; false where the gateway was told to stop meanwhile. Raises `StartError`."""
-        starting = asyncio.create_task(self.pool.start(listener, self._configuration(self._sources)))
+        starting = asyncio.create_task(self.pool.start(listener, self.now.offer()))
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -164,12 +156,13 @@ class Supervisor:
                 self._demo = await DemoServer.start(effects)
             except OSError as error:
                 raise StartError(f"builtin:demo cannot start with {effects}: {error.strerror or error}.") from error
+            self.now.demo_url = self._demo.url
             stack.push_async_callback(self._demo.stop)
 
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self.config.settings
         try:
-            self._operators = self._make_operators(self.config)
+            self.now.admit_operators()
         except (OSError, ValueError) as error:
             raise StartError(str(error)) from error
         admin = settings.listen.admin
@@ -177,7 +170,7 @@ class Supervisor:
             "metrics": metrics_app(self._scrape, self.readiness),
             "admin": admin_app(
                 self._admin_routes(),
-                lambda: self._operators,
+                lambda: self.now.operators,
                 Hosts(admin.hosts, admin.bind.host),
                 on_failure=lambda what, path: self.log.error("admin_failed", error=what, path=path),
             ),
@@ -190,19 +183,14 @@ class Supervisor:
             stack.push_async_callback(runner.cleanup)
             self._urls[name] = _url(sock, tls=tls is not None)
 
-    def _make_operators(self, config: Config) -> Operators:
-        """The configured operators; without any, the token beside the state. Raises `OSError` or `ValueError`."""
-        operators = config.settings.operators
-        return Operators(operators, None if operators else ensure_admin_token(self.admin_token_file))
-
     def _admin_routes(self) -> list[Route]:
         async def status(_: AdminCall) -> object:
             return self.status()
 
         async def reload(call: AdminCall) -> object:
             self.log.info("reload_asked", operator=call.operator.id)
-            problems = await self.reload()
-            return {"reloaded": not problems, "problems": problems, "generation": self._generation}
+            problems = await self.now.reload(self.pool.change)
+            return {"reloaded": not problems, "problems": problems, "generation": self.now.generation}
 
         return [
             Route("GET", "/admin/v1/status", "viewer", status),
@@ -215,90 +203,21 @@ class Supervisor:
             loop.add_signal_handler(name, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
-    # -- configuration --------------------------------------------------------------------------
-
-    @property
-    def problems(self) -> list[str]:
-        """Why the state is not the one that the files say; empty when it is."""
-        return [problem for problems in self._refused.values() for problem in problems]
-
-    async def reload(self) -> list[str]:
-        """Read everything again and swap it in; returns the reasons when the old state was kept."""
-        async with self._taking:
-            problems, _ = await self._take(DiskSources())
-            self._refused = {"reload": problems}
-        return problems
-
-    async def _take(self, sources: DiskSources) -> tuple[list[str], bool]:
-        """Swap in what `sources` say. Gives the reasons where the old state was kept, and whether a retry may help."""
-        problems, retry = await self._try_take(sources)
-        if problems:
-            self.log.error("reload_refused", problems=problems)
-        else:
-            self.log.info("reloaded", generation=self._generation)
-        self.log.flush()
-        return problems, retry
-
-    async def _try_take(self, sources: DiskSources) -> tuple[list[str], bool]:
-        try:
-            config = await asyncio.to_thread(_load, self.config.path, sources)
-            operators = self._make_operators(config)
-        except ConfigMistakes as mistakes:
-            return [str(complaint) for complaint in mistakes.complaints], False
-        except Exception as error:  # noqa: BLE001 - whatever it is, the old state serves on and this is said
-            return [f"{type(error).__name__}: {error}"], False
-        fixed = [
-            f"{name}: a change needs a restart of the gateway"
-            for name in ("listen", "workers", "state")
-            if getattr(config.settings, name) != getattr(self.config.settings, name)
-        ]
-        if config.uses_demo and self._demo is None:
-            fixed.append("builtin:demo: starting the built-in demo needs a restart of the gateway")
-        if fixed:
-            return fixed, False
-        try:
-            await self.pool.change(self._configuration(sources))
-        except ChannelError as error:
-            return [f"the workers could not take it: {error}"], True
-        self.config, self._sources, self._operators = config, sources, operators
-        self._taken_at = self.clock.now()
-        self.log = self.pool.log = self._make_log()
-        return [], False
-
-    def _configuration(self, sources: DiskSources) -> Prepare:
-        self._generation += 1
-        demo = self._demo.url if self._demo else None
-        return Prepare(self._generation, str(self.config.path), sources.files, sources.dirs, sources.variables, demo)
-
     async def _reload_on_signal(self) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()  # signals that come during a reload make one more of it
-            await self.reload()
+            await self.now.reload(self.pool.change)
 
-    async def _watch_files(self) -> None:
-        """Take over changed secret and key files by themselves; everything else waits for a reload."""
-        seen = _stamps(self.config.watched)
-        while True:
-            await asyncio.sleep(_WATCH_EVERY)
-            await self._post_leftovers()  # of a worker whose own supervisor died, or that the store did not take before
-            async with self._taking:
-                now = _stamps(self.config.watched)
-                if now == seen:
-                    continue
-                kept = DiskSources()
-                kept.dirs, kept.variables = dict(self._sources.dirs), dict(self._sources.variables)
-                watched = set(map(str, self.config.watched))
-                kept.files = {name: data for name, data in self._sources.files.items() if name not in watched}
-                self._refused["watched"], retry = await self._take(kept)
-                if not retry:
-                    seen = now
-
-    async def _watch_store(self) -> None:
-        """The store heals by itself, and tells nobody."""
+    async def _tend_store(self) -> None:
+        """The store heals by itself and tells nobody; a worker whose own supervisor was killed dies unseen."""
+        looked_at = self.clock.monotonic()
         while True:
             await asyncio.sleep(_STORE_EVERY)
             self._tell_store_state(again=True)
+            if self.clock.monotonic() - looked_at > _LEFTOVERS_EVERY:
+                await self._post_leftovers()
+                looked_at = self.clock.monotonic()
 
     # -- what workers ask ---------------------------------------------------------------------------
 
@@ -388,7 +307,7 @@ class Supervisor:
         if self._draining:
             checks.append(Check("draining", "failing", "the gateway is stopping"))
         checks.append(self._store_check())
-        if problems := self.problems:
+        if problems := self.now.problems:
             text = f"the last reload was refused, the old state serves: {problems[0]}"
             checks.append(Check("config", "warning", text))
         checks += [Check("off", "warning", reason) for reason in self.config.off.values()]
@@ -411,7 +330,7 @@ class Supervisor:
             "version": __version__,
             "ready": ready,
             "checks": [check._asdict() for check in checks],
-            "config": {"path": str(self.config.path), "generation": self._generation, "taken_at": self._taken_at},
+            "config": {"path": str(self.config.path), "generation": self.now.generation, "taken_at": self.now.taken_at},
             "workers": [
                 {"name": w.name, "pid": w.pid, "serving": w.serving, "inflight": w.inflight, "queued": w.queued}
                 for w in self.pool.workers.values()
@@ -424,12 +343,22 @@ class Supervisor:
         gauge("inflight", lambda: [((), sum(w.inflight for w in self.pool.workers.values()))])
         gauge("ledger_queue", lambda: [((), sum(w.queued for w in self.pool.workers.values()))])
         gauge("workers", lambda: [((), len(self.pool.serving))])
-        gauge("config_last_reload_successful", lambda: [((), 0.0 if self.problems else 1.0)])
-        gauge("config_last_reload_success_timestamp_seconds", lambda: [((), self._taken_at)])
+        gauge("config_last_reload_successful", lambda: [((), 0.0 if self.now.problems else 1.0)])
+        gauge("config_last_reload_success_timestamp_seconds", lambda: [((), self.now.taken_at)])
         gauge("price_book_age_seconds", lambda: [((), self._prices.age_seconds(self.clock.now()))])
         gauge("build_info", lambda: [((__version__,), 1.0)])
 
     # -- small things -------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.now.config
+
+    @property
+    def log(self) -> Log:
+        """The log, as the configuration in force wants it."""
+        return self.now.log
 
     @property
     def database(self) -> Path:
@@ -447,18 +376,9 @@ class Supervisor:
         return self.state_dir / "recovery"
 
     @property
-    def admin_token_file(self) -> Path:
-        """Where the token of an admin listener without operators is."""
-        return self.state_dir / "admin.token"
-
-    @property
     def urls(self) -> dict[str, str]:
         """Where the listeners `agents`, `metrics` and `admin` are reached on this machine."""
         return dict(self._urls)
-
-    def _make_log(self) -> Log:
-        log = self.config.settings.log
-        return Log("supervisor", level=log.level, text=log.format == "text", redact=redactor(self.config))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         """Have something done for as long as the gateway serves."""
@@ -471,13 +391,6 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(ended)
-
-
-def _load(path: Path, sources: DiskSources) -> Config:
-    """A configuration that workers will be able to build."""
-    config = load(path, sources)
-    prepare(config, sources)
-    return config
 
 
 def _bind(setting: str, bind: Bind) -> socket.socket:
@@ -498,18 +411,6 @@ def _bind(setting: str, bind: Bind) -> socket.socket:
 def _url(listener: socket.socket, *, tls: bool) -> str:
     host, port = listener.getsockname()[:2]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, int, int] | None]:
-    """Identity, size and time of each file; what cannot be read now is `None`."""
-    stamps: dict[Path, tuple[int, int, int] | None] = {}
-    for path in paths:
-        try:
-            found = path.stat()
-            stamps[path] = found.st_ino, found.st_mtime_ns, found.st_size
-        except OSError:
-            stamps[path] = None
-    return stamps
 
 
 def _run_as_told(facts: RunFacts) -> dict[str, object]:

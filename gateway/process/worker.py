@@ -218,6 +218,7 @@ class Worker:
     async def _tell_regularly(self) -> None:
         while True:
             await asyncio.sleep(_TELL_EVERY)
+            self._book.heal()
             if not self._channel.congested:
                 self._tell()
             self._log.flush()

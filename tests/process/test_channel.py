@@ -9,7 +9,7 @@ import pytest
 
 from gateway.core.errors import Refusal
 from gateway.core.run import RunFacts, RunKey, RunRef
-from gateway.process.channel import AnyMessage, Channel, ChannelError, Done, Enter, EnteredRun, Leave, ShowRun
+from gateway.process.channel import AnyMessage, Channel, ChannelError, Done, Enter, EnteredRun, Flush, Leave, ShowRun
 from gateway.runs import Entered
 
 KEY = RunKey("https://issuer.example", "agent/a", "r1")
@@ -85,3 +85,36 @@ async def test_the_end_of_one_side_ends_what_the_other_waits_for() -> None:
         await ours.request(ShowRun(KEY), Done)
     for task in theirs._tasks:
         task.cancel()
+
+
+async def test_what_was_said_before_the_end_is_heard_and_seen_through() -> None:
+    """`ended` returns when everything that a dead worker had said is dealt with; `leave` lets all of it out."""
+    seen: list[int] = []
+
+    async def slowly(message: AnyMessage) -> AnyMessage | None:
+        assert isinstance(message, Leave)
+        await asyncio.sleep(0.05)
+        seen.append(message.ticket)
+        return None
+
+    ours, theirs = await pair(slowly)
+    for ticket in range(2000):
+        ours.tell(Leave(ticket))
+    await asyncio.gather(ours.leave(), theirs.ended())
+    assert sorted(seen) == list(range(2000))
+    assert theirs.closed.is_set()
+    await ours.closed.wait()
+
+
+async def test_a_side_that_does_not_read_is_noticed() -> None:
+    """Where the other process stands still, what can wait is not said any more."""
+    ours, stuck = socket.socketpair()
+    channel = await Channel.open(ours, nothing)
+    assert not channel.congested
+    for _ in range(300_000):
+        channel.tell(Flush())
+        if channel.congested:
+            break
+    assert channel.congested
+    stuck.close()
+    await channel.closed.wait()

@@ -1,0 +1,162 @@
+"""The configuration in force, and how another one takes its place.
+
+1. What is in force is one record of files, read once; all processes run on it, whatever the disk
+   says meanwhile.
+2. Another one takes its place in all workers or not at all, and one after the other.
+3. A changed file of secrets or keys is taken over by itself, alone: no other change on disk comes
+   with it. It is compared by content, so nothing that happens while it is read is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from gateway.build import prepare, redactor
+from gateway.config import Config, ConfigMistakes, load
+from gateway.core.clock import Clock
+from gateway.core.sources import DiskSources
+from gateway.process.channel import ChannelError, Prepare
+from gateway.telemetry.logs import Log
+from gateway.web.admin import Operators, ensure_admin_token
+
+_LOOK_EVERY: Final = 2.0
+"""Seconds between two looks at the files of secrets and keys."""
+_FIXED: Final = ("listen", "workers", "state")
+
+
+class InForce:
+    """What holds now: `config`, its `operators`, its `log`, and why the files say something else (`problems`)."""
+
+    operators: Operators
+
+    def __init__(self, config: Config, sources: DiskSources, clock: Clock) -> None:
+        """Take a configuration that was loaded and prepared without mistakes, and the record of its files."""
+        self.config = config
+        self.generation = 0
+        self.taken_at = clock.now()
+        self.log = _log_of(config)
+        self.demo_url: str | None = None
+        self._sources = sources
+        self._clock = clock
+        self._refused: dict[str, list[str]] = {}
+        self._taking = asyncio.Lock()
+
+    @property
+    def problems(self) -> list[str]:
+        """Why what the files say was not taken; empty while it is in force."""
+        return [problem for problems in self._refused.values() for problem in problems]
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Where the token of an admin listener without operators is."""
+        return self.config.settings.state.durable.parent / "admin.token"
+
+    def admit_operators(self) -> None:
+        """Read who may use the admin listener, or make the token; raises `OSError` or `ValueError`."""
+        self.operators = self._operators_of(self.config)
+
+    def offer(self) -> Prepare:
+        """What is in force, for workers."""
+        return self._offer(self._sources)
+
+    async def reload(self, change: Callable[[Prepare], Awaitable[None]]) -> list[str]:
+        """Read everything again and swap it in by `change`; returns the reasons where the old state was kept."""
+        async with self._taking:
+            problems, _ = await self._take(DiskSources(), change)
+            self._refused = {"reload": problems}
+        return problems
+
+    async def watch(self, change: Callable[[Prepare], Awaitable[None]]) -> None:
+        """Take over secret and key files as they change, for ever."""
+        refused: dict[str, bytes | None] = {}
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            async with self._taking:
+                watched = [str(path) for path in self.config.watched]
+                found = await asyncio.to_thread(_contents, watched)
+                kept = self._sources.files
+                if found in ({name: kept.get(name) for name in watched}, refused):
+                    continue
+                fresh = DiskSources()
+                fresh.dirs, fresh.variables = dict(self._sources.dirs), dict(self._sources.variables)
+                fresh.files = {name: data for name, data in kept.items() if name not in found}
+                fresh.files |= {name: data for name, data in found.items() if data is not None}
+                self._refused["watched"], again = await self._take(fresh, change)
+                refused = {} if again else found
+
+    async def _take(self, sources: DiskSources, change: Callable[[Prepare], Awaitable[None]]) -> tuple[list[str], bool]:
+        """Swap in what `sources` say. Gives the reasons where the old state was kept, and whether to try again."""
+        problems, again = await self._try_to_take(sources, change)
+        if problems:
+            self.log.error("reload_refused", problems=problems)
+        else:
+            self.log.info("reloaded", generation=self.generation)
+        self.log.flush()
+        return problems, again
+
+    async def _try_to_take(
+        self, sources: DiskSources, change: Callable[[Prepare], Awaitable[None]]
+    ) -> tuple[list[str], bool]:
+        try:
+            config = await asyncio.to_thread(_load, self.config.path, sources)
+            fixed = self._unchangeable(config)
+            if fixed:
+                return fixed, False
+            operators = self._operators_of(config)
+            await change(self._offer(sources))
+        except ConfigMistakes as mistakes:
+            return [str(complaint) for complaint in mistakes.complaints], False
+        except ChannelError as error:
+            return [f"the workers could not take it: {error}"], True
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old state serves on and this is said
+            return [f"{type(error).__name__}: {error}"], False
+        self.config, self.operators, self._sources = config, operators, sources
+        self.taken_at = self._clock.now()
+        self.log = _log_of(config)
+        return [], False
+
+    def _unchangeable(self, config: Config) -> list[str]:
+        fixed = [
+            f"{name}: a change needs a restart of the gateway"
+            for name in _FIXED
+            if getattr(config.settings, name) != getattr(self.config.settings, name)
+        ]
+        if config.uses_demo and self.demo_url is None:
+            fixed.append("builtin:demo: starting the built-in demo needs a restart of the gateway")
+        return fixed
+
+    def _operators_of(self, config: Config) -> Operators:
+        """The configured operators; without any, the token beside the state. Raises `OSError` or `ValueError`."""
+        operators = config.settings.operators
+        return Operators(operators, None if operators else ensure_admin_token(self.admin_token_file))
+
+    def _offer(self, sources: DiskSources) -> Prepare:
+        self.generation += 1
+        path = str(self.config.path)
+        return Prepare(self.generation, path, sources.files, sources.dirs, sources.variables, self.demo_url)
+
+
+def _load(path: Path, sources: DiskSources) -> Config:
+    """A configuration that workers will be able to build."""
+    config = load(path, sources)
+    prepare(config, sources)
+    return config
+
+
+def _log_of(config: Config) -> Log:
+    log = config.settings.log
+    return Log("supervisor", level=log.level, text=log.format == "text", redact=redactor(config))
+
+
+def _contents(names: list[str]) -> dict[str, bytes | None]:
+    """What stands in files now; `None` for one that cannot be read."""
+    sources, found = DiskSources(), dict[str, bytes | None]()
+    for name in names:
+        try:
+            found[name] = sources.read(Path(name))
+        except OSError:
+            found[name] = None
+    return found
