@@ -131,8 +131,9 @@ def _pricing(config: Config, book: PriceBook) -> Pricing:
 
 
 def redactor(config: Config) -> Redactor:
-    """Replaces every secret of the configuration in what is logged."""
-    return Redactor(text for secret in _secrets(config.settings) for text in (secret, secret.rpartition(" ")[2]))
+    """Replaces in logs every secret of the configuration, and what stands under a name of `telemetry.redact`."""
+    secrets = (text for secret in _secrets(config.settings) for text in (secret, secret.rpartition(" ")[2]))
+    return Redactor(secrets, config.settings.telemetry.redact)
 
 
 def _secrets(value: object) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.core.errors import Refusal
+from gateway.core.errors import Refusal, Repeat
 from gateway.core.run import RunKey, RunRef
 from gateway.core.sources import Listed
 from gateway.ledger import Batch
@@ -127,6 +127,29 @@ class Refused(Message):
     sentence: str
     fields: dict[str, object]
     detail: str | None
+    status: int
+    repeat: Repeat
+    retry_after: int
+    headers: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> Refused:
+        """What travels of a refusal: all of it."""
+        r = refusal
+        return cls(r.code, r.sentence, r.fields, r.detail, r.status, r.repeat, r.retry_after, r.headers)
+
+    def refusal(self) -> Refusal:
+        """The refusal again, on the other side."""
+        return Refusal(
+            self.code,
+            self.sentence,
+            detail=self.detail,
+            fields=self.fields,
+            status=self.status,
+            repeat=self.repeat,
+            retry_after=self.retry_after,
+            headers=self.headers,
+        )
 
 
 class Failed(Message):
@@ -139,10 +162,8 @@ AnyMessage = (
     Prepare | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
     | Done | EnteredRun | Refused | Failed
 )  # fmt: skip
-Frame = tuple[int, AnyMessage]
-"""(n, message): a positive n asks, its negative answers, 0 tells."""
-
 _encode: Final = msgspec.msgpack.Encoder().encode
+# (n, message): a positive n asks, its negative answers, 0 tells.
 _decode: Final = msgspec.msgpack.Decoder(tuple[int, AnyMessage]).decode
 
 Handler = Callable[[AnyMessage], Awaitable[AnyMessage | None]]
@@ -190,7 +211,7 @@ class Channel:
         finally:
             self._asked.pop(number, None)
         if isinstance(answer, Refused):
-            raise Refusal(answer.code, answer.sentence, fields=answer.fields, detail=answer.detail)
+            raise answer.refusal()
         if isinstance(answer, Failed):
             raise ChannelError(answer.error)
         if not isinstance(answer, reply):
@@ -261,7 +282,7 @@ class Channel:
         try:
             answer = await self._handle(message) or Done()
         except Refusal as refusal:
-            answer = Refused(refusal.code, refusal.sentence, refusal.fields, refusal.detail)
+            answer = Refused.of(refusal)
         except Exception as error:  # noqa: BLE001 - whatever failed here is told to the side that asked
             answer = Failed(f"{type(error).__name__}: {error}")
         if number:

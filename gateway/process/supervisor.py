@@ -20,7 +20,6 @@ from gateway import __version__
 from gateway.config import Config
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
-from gateway.core.run import RunFacts
 from gateway.core.sources import DiskSources
 from gateway.demo import DemoServer
 from gateway.ledger import Batch, Poster, find_call, recover
@@ -39,6 +38,7 @@ from gateway.process.channel import (
     Told,
 )
 from gateway.process.in_force import InForce
+from gateway.process.overview import Overview, run_as_told
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.runs import Register
 from gateway.settings.types import Bind
@@ -49,7 +49,7 @@ from gateway.telemetry.metrics import Registry
 from gateway.web.admin import AdminCall, Route, admin_app
 from gateway.web.hosts import Hosts
 from gateway.web.listener import listen
-from gateway.web.metrics import Check, metrics_app
+from gateway.web.metrics import metrics_app
 from gateway.web.tls import server_context
 
 _STORE_EVERY: Final = 0.5
@@ -81,6 +81,7 @@ class Supervisor:
         self._demo: DemoServer | None = None
         count = config.settings.worker_count
         self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, lambda: self.log)
+        self.overview: Overview
         self._store: Store
         self._poster: Poster
         self._register: Register
@@ -98,7 +99,8 @@ class Supervisor:
             listener = _bind("listen.agents.bind", agents.bind)
             stack.callback(listener.close)
             self._urls["agents"] = _url(listener, tls=agents.tls is not None)
-            self._describe_gauges()
+            self.overview = Overview(self.now, self.pool, self._store, lambda: self._draining)
+            self.overview.describe(self.registry, self._prices, self.clock)
             await self._open_doors(stack)
             if await self._start_workers(listener):
                 for work in (self._reload_on_signal(), self.now.watch(self.pool.change), self._tend_store()):
@@ -167,7 +169,7 @@ class Supervisor:
             raise StartError(str(error)) from error
         admin = settings.listen.admin
         apps = {
-            "metrics": metrics_app(self._scrape, self.readiness),
+            "metrics": metrics_app(self._scrape, self.overview.readiness),
             "admin": admin_app(
                 self._admin_routes(),
                 lambda: self.now.operators,
@@ -185,7 +187,7 @@ class Supervisor:
 
     def _admin_routes(self) -> list[Route]:
         async def status(_: AdminCall) -> object:
-            return self.status()
+            return self.overview.status()
 
         async def reload(call: AdminCall) -> object:
             self.log.info("reload_asked", operator=call.operator.id)
@@ -233,7 +235,7 @@ class Supervisor:
                 self._register.leave(ticket)
             case ShowRun(key=key):
                 facts = await self._register.facts(key)
-                return Done(_run_as_told(facts) if facts else None)
+                return Done(run_as_told(facts) if facts else None)
             case ShowCall(request_id=request_id, iss=iss, subject=subject):
                 owner, now = (iss, subject), self.clock.now()
                 return Done(await self._store.read(lambda conn: find_call(conn, request_id, owner, now)))
@@ -247,7 +249,7 @@ class Supervisor:
             posted = await self._poster.post(batch)
         except StoreUnavailable as error:
             self._tell_store_state()
-            sentence = "the durable store takes no writes; retry later."
+            sentence = "the durable store takes no writes; retry later"
             raise Refusal("store_unavailable", sentence, detail=str(error)) from error
         for row in posted.rows:
             self.registry.count_row(row)
@@ -292,61 +294,9 @@ class Supervisor:
         if recovered.rows or recovered.damaged:
             self.log.warning("recovered", rows=recovered.rows, damaged=recovered.damaged)
 
-    # -- what operators see -------------------------------------------------------------------------
-
     async def _scrape(self) -> bytes:
         await self.pool.flush()
         return self.registry.render()
-
-    def readiness(self) -> tuple[bool, list[Check]]:
-        """Whether any call can be served, and why (not)."""
-        serving = len(self.pool.serving)
-        state = "ok" if serving == self.pool.count else "warning" if serving else "failing"
-        trouble = f"; {self.pool.trouble}" if self.pool.trouble and state != "ok" else ""
-        checks = [Check("workers", state, f"{serving} of {self.pool.count} serve{trouble}")]
-        if self._draining:
-            checks.append(Check("draining", "failing", "the gateway is stopping"))
-        checks.append(self._store_check())
-        if problems := self.now.problems:
-            text = f"the last reload was refused, the old state serves: {problems[0]}"
-            checks.append(Check("config", "warning", text))
-        checks += [Check("off", "warning", reason) for reason in self.config.off.values()]
-        return not any(check.status == "failing" for check in checks), checks
-
-    def _store_check(self) -> Check:
-        """The store, and the recovery files of the workers: without them no call can be let in."""
-        if self._store.trouble is not None:
-            return Check("store", "failing", self._store.trouble)
-        troubles = [worker.trouble for worker in self.pool.serving]
-        stuck = [trouble for trouble in troubles if trouble]
-        if stuck:
-            return Check("store", "failing" if all(troubles) else "warning", stuck[0])
-        return Check("store", "ok", "takes writes")
-
-    def status(self) -> dict[str, object]:
-        """What `GET /admin/v1/status` tells."""
-        ready, checks = self.readiness()
-        return {
-            "version": __version__,
-            "ready": ready,
-            "checks": [check._asdict() for check in checks],
-            "config": {"path": str(self.config.path), "generation": self.now.generation, "taken_at": self.now.taken_at},
-            "workers": [
-                {"name": w.name, "pid": w.pid, "serving": w.serving, "inflight": w.inflight, "queued": w.queued}
-                for w in self.pool.workers.values()
-            ],
-            "worker_restarts": self.pool.restarts,
-        }
-
-    def _describe_gauges(self) -> None:
-        gauge = self.registry.gauge
-        gauge("inflight", lambda: [((), sum(w.inflight for w in self.pool.workers.values()))])
-        gauge("ledger_queue", lambda: [((), sum(w.queued for w in self.pool.workers.values()))])
-        gauge("workers", lambda: [((), len(self.pool.serving))])
-        gauge("config_last_reload_successful", lambda: [((), 0.0 if self.now.problems else 1.0)])
-        gauge("config_last_reload_success_timestamp_seconds", lambda: [((), self.now.taken_at)])
-        gauge("price_book_age_seconds", lambda: [((), self._prices.age_seconds(self.clock.now()))])
-        gauge("build_info", lambda: [((__version__,), 1.0)])
 
     # -- small things -------------------------------------------------------------------------------
 
@@ -411,17 +361,3 @@ def _bind(setting: str, bind: Bind) -> socket.socket:
 def _url(listener: socket.socket, *, tls: bool) -> str:
     host, port = listener.getsockname()[:2]
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _run_as_told(facts: RunFacts) -> dict[str, object]:
-    return {
-        "run": facts.key.id,
-        "opened": facts.opened,
-        "parent": facts.parent,
-        "depth": facts.depth,
-        "steps": facts.steps,
-        "tool_calls": facts.tool_calls,
-        "tokens": facts.tokens,
-        "cost_nano_usd": facts.cost_nano_usd,
-        "children": facts.children,
-    }

@@ -77,7 +77,17 @@ class SupervisorPort:
 
     async def enter(self, run: RunRef, kind: str) -> Entered:
         """See `runs.Entrance`."""
-        return (await self._ask(Enter(run, kind), EnteredRun)).entered
+        asking = asyncio.ensure_future(self._ask(Enter(run, kind), EnteredRun))
+        try:
+            return (await asyncio.shield(asking)).entered
+        except asyncio.CancelledError:
+            # The reservation may be made all the same: whoever asked for it is gone, so it goes back.
+            asking.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, asking: asyncio.Future[EnteredRun]) -> None:
+        if not asking.cancelled() and asking.exception() is None:
+            self.leave(asking.result().entered.ticket)
 
     def leave(self, ticket: int) -> None:
         """See `runs.Entrance`."""
@@ -95,7 +105,7 @@ class SupervisorPort:
         try:
             return await self._channel.request(message, reply)
         except ChannelError as error:
-            sentence = "the state that all workers share cannot be reached; retry shortly."
+            sentence = "the state that all workers share cannot be reached; retry shortly"
             raise Refusal("store_unavailable", sentence, detail=str(error)) from error
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gateway.core.clock import rfc3339
-from gateway.telemetry.redact import Redactor
+from gateway.telemetry.redact import HIDDEN, Redactor
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _GATHERED: Final = 64 * 1024
@@ -66,6 +66,8 @@ class Log:
         self.level = LEVELS[level]
         self._text = text
         self._redact = redact.clean if redact is not None else bytes
+        self._hidden = redact.names if redact is not None else frozenset()
+        self._hidden_access = [name for name in AccessLine.__struct_fields__ if name in self._hidden]
         self._fd = fd
         self._lines: list[bytes] = []
         self._size = 0
@@ -91,7 +93,11 @@ class Log:
     def access(self, line: AccessLine) -> None:
         """One call's line; as `info`."""
         if self.level <= LEVELS["info"]:
-            written = _as_text(msgspec.to_builtins(line)) if self._text else _encode(line) + b"\n"
+            if self._text or self._hidden_access:
+                record = msgspec.to_builtins(line)
+                written = self._written(record | dict.fromkeys(self._hidden_access, HIDDEN))
+            else:
+                written = _encode(line) + b"\n"
             self._append(self._redact(written))
 
     def _line(self, level: str, event: str, fields: dict[str, object]) -> None:
@@ -104,9 +110,14 @@ class Log:
             "event": event,
         }
         for name, value in fields.items():
-            if value is not None and value != "":
+            if name.lower() in self._hidden:
+                record[name] = HIDDEN
+            elif value is not None and value != "":
                 record[name] = value[:_LONGEST] if isinstance(value, str) else value
-        self._append(self._redact(_as_text(record) if self._text else _encode(record) + b"\n"))
+        self._append(self._redact(self._written(record)))
+
+    def _written(self, record: dict[str, object]) -> bytes:
+        return _as_text(record) if self._text else _encode(record) + b"\n"
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)

@@ -21,6 +21,8 @@ from gateway.core.money import NANO_PER_USD
 from gateway.core.row import LedgerRow
 
 OTHER: Final = "_other"
+_MADE_UP: Final = frozenset({"agent", "team", "cost_center", "model", "field"})
+"""Labels whose values grow with the agents, or are theirs to choose."""
 _FAST: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 
@@ -117,8 +119,9 @@ class Counts:
 class Registry(Collector):
     """The sum over all workers, dead ones included; rendered by `render`.
 
-    A metric keeps at most `max_series` label sets; what comes beyond is counted under `_other` in
-    every label, and `series_dropped_total` says so.
+    A metric keeps `max_series` label sets; beyond them agents, and the models that they name, are
+    counted as `_other`, and `series_dropped_total` says so. The other labels take their values from
+    the configuration and cannot grow.
     """
 
     def __init__(self, max_series: int) -> None:
@@ -144,7 +147,7 @@ class Registry(Collector):
         series = self._values[name]
         known = series.get(labels)
         if known is None:
-            labels = self._bounded(labels, series)
+            labels = self._bounded(name, labels, series)
             known = series.get(labels, 0)
         series[labels] = known + amount
 
@@ -155,7 +158,7 @@ class Registry(Collector):
                 self.add(name, tuple(labels), amount)
                 continue
             series = self._histograms[name]
-            key = self._bounded(tuple(labels), series)
+            key = self._bounded(name, tuple(labels), series)
             known = series.setdefault(key, Histogram([0] * len(amount[0]), [0.0]))
             known.counts[:] = [a + b for a, b in zip(known.counts, amount[0], strict=True)]
             known.sum[0] += amount[1]
@@ -172,12 +175,13 @@ class Registry(Collector):
         if not row.price_version and row.kind == "llm" and row.outcome == "complete":
             self.add("price_unknown", (row.provider, row.model))
 
-    def _bounded(self, labels: Labels, series: Mapping[Labels, object]) -> Labels:
+    def _bounded(self, name: str, labels: Labels, series: Mapping[Labels, object]) -> Labels:
         if labels in series or len(series) < self._max_series:
             return labels
         dropped = self._values["series_dropped"]
         dropped[()] = dropped.get((), 0) + 1
-        return (OTHER,) * len(labels)
+        declared = METRICS[name].labels
+        return tuple(OTHER if label in _MADE_UP else value for label, value in zip(declared, labels, strict=True))
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family that has a value (prometheus-client's collector protocol)."""

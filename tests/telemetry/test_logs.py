@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,36 @@ def test_known_secrets_are_replaced_wherever_they_stand() -> None:
     line = written("the upstream said: bad key sk-canary-1234567", redact=Redactor(["sk-canary-1234567"]))
     assert b"sk-canary" not in line
     assert b"[redacted]" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer canary",
+        'upstream said {"authorization": "Bearer canary", "b": 1}',
+        "authorization=canary; next",
+        "AUTHORIZATION : canary\r\nAccept: */*",
+    ],
+)
+def test_values_under_a_hidden_name_are_replaced_in_texts(text: str) -> None:
+    """`telemetry.redact`: a header or member of that name loses its value, however a text writes it."""
+    line = written(text, redact=Redactor(names=["authorization"]))
+    assert b"canary" not in line
+    assert json.loads(line)["event"] == "call"
+
+
+@pytest.mark.parametrize("value", ["/a/path", 'with "quotes" and \\', 17, 1.5, True, None, ["x", 1]])
+def test_a_hidden_member_of_the_line_is_replaced_whole(value: object) -> None:
+    """`telemetry.redact`: a field of the log itself can be hidden, and the line stays JSON."""
+    reading, writing = os.pipe()
+    log = Log("worker-1", fd=writing, redact=Redactor(names=["Path"]))
+    log.info("call", path=value, other="kept")
+    log.flush()
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        record = json.loads(file.read())
+    assert record["other"] == "kept"
+    assert record["path"] == "[redacted]"
 
 
 def test_levels_are_kept() -> None:

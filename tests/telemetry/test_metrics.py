@@ -60,7 +60,7 @@ def test_label_sets_are_bounded() -> None:
     samples = shown(registry)
     series = [labels for (name, labels) in samples if name == "passgate_refusals_total"]
     assert len(series) == 11
-    assert samples["passgate_refusals_total", (("agent", "_other"), ("code", "_other"))] == 990
+    assert samples["passgate_refusals_total", (("agent", "_other"), ("code", "policy_denied"))] == 990
     assert samples["passgate_series_dropped_total", ()] == 990
 
 
