@@ -280,9 +280,7 @@ def _warnings(settings: Settings, off: Mapping[str, str]) -> _Said:
     yield from _demo_warnings(settings)
     yield from _agent_warnings(settings)
     yield from _listener_warnings(settings)
-    for key in ("volatile", "keys"):
-        if getattr(settings.state, key) is not None:
-            yield ("state", key), "nothing is kept there yet", "it may stand for later"
+    yield from _idle_warnings(settings)
     for section, entries in (("providers", settings.providers), ("tools", settings.tools)):
         for name, entry in entries.items():
             secret = entry.api_key if isinstance(entry, ProviderSettings) else entry.auth
@@ -295,6 +293,19 @@ def _warnings(settings: Settings, off: Mapping[str, str]) -> _Said:
         provider = key.partition("/")[0]
         if provider not in providers and provider not in books:
             yield ("prices", key), f"there is no provider {provider}", "these prices apply to nothing"
+
+
+def _idle_warnings(settings: Settings) -> :
+    """What may stand, and changes nothing in this version."""
+    for key in ("volatile", "keys"):
+        if getattr(settings.state, key) is not None:
+            yield ("state", key), "nothing is kept there yet", "it may stand for later"
+    for name, provider_settings in settings.providers.items():
+        if provider_settings.billing is not None:
+            yield ("providers", name, "billing"), "no export shows it yet", "it may stand for later"
+    for number, operator in enumerate(settings.operators):
+        if operator.groups:
+            yield ("operators", number, "groups"), "nothing asks for groups yet", "they may stand for later"
 
 
 def _demo_warnings(settings: Settings) -> _Said:

@@ -168,14 +168,14 @@ class Supervisor:
         except (OSError, ValueError) as error:
             raise StartError(str(error)) from error
         admin = settings.listen.admin
+
+        def failed(what: str, path: str) -> None:
+            self.log.error("internal_error", error=what, path=path)
+
+        hosts = Hosts(admin.hosts, admin.bind.host)
         apps = {
-            "metrics": metrics_app(self._scrape, self.overview.readiness),
-            "admin": admin_app(
-                self._admin_routes(),
-                lambda: self.now.operators,
-                Hosts(admin.hosts, admin.bind.host),
-                on_failure=lambda what, path: self.log.error("admin_failed", error=what, path=path),
-            ),
+            "metrics": metrics_app(self._scrape, self.overview.readiness, on_failure=failed),
+            "admin": admin_app(self._admin_routes(), lambda: self.now.operators, hosts, on_failure=failed),
         }
         for name, app in apps.items():
             door = getattr(settings.listen, name)

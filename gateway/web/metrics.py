@@ -20,15 +20,24 @@ class Check(NamedTuple):
 
 
 def metrics_app(
-    metrics: Callable[[], Awaitable[bytes]], ready: Callable[[], tuple[bool, Sequence[Check]]]
+    metrics: Callable[[], Awaitable[bytes]],
+    ready: Callable[[], tuple[bool, Sequence[Check]]],
+    *,
+    on_failure: Callable[[str, str], None] = lambda _what, _path: None,
 ) -> web.Application:
     """The application; `metrics` gives the exposition, `ready` whether calls are served and why (not).
 
-    Both are called in the event loop for each request; `ready` must be quick.
+    Both are called in the event loop for each request; `ready` must be quick. `on_failure` hears of our
+    own mistakes: what, and the path.
     """
 
-    async def get_metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=await metrics(), headers={"Content-Type": _EXPOSITION})
+    async def get_metrics(request: web.Request) -> web.Response:
+        try:
+            exposition = await metrics()
+        except Exception as error:  # noqa: BLE001 - the door is where our own mistakes end
+            on_failure(f"{type(error).__name__}: {error}", request.path)
+            return web.Response(status=500, text="the metrics could not be made; the log says why\n")
+        return web.Response(body=exposition, headers={"Content-Type": _EXPOSITION})
 
     async def get_health(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

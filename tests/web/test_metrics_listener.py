@@ -41,3 +41,23 @@ async def test_readiness_says_why() -> None:
         async with session.post(base + "/metrics") as answer:
             assert answer.status == 405
     await runner.cleanup()
+
+
+async def test_metrics_that_cannot_be_made_say_so_and_are_logged() -> None:
+    """A mistake of ours is an answer without a traceback, and a line for the log."""
+    heard: list[tuple[str, str]] = []
+
+    async def broken() -> bytes:
+        raise ValueError("a bad sum")
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    app = metrics_app(broken, lambda: (True, []), on_failure=lambda what, path: heard.append((what, path)))
+    runner = await listen(app, sock)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{sock.getsockname()[1]}/metrics") as answer,
+    ):
+        assert answer.status == 500
+        assert "bad sum" not in await answer.text()
+    assert heard == [("ValueError: a bad sum", "/metrics")]
+    await runner.cleanup()
