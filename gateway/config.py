@@ -295,7 +295,7 @@ def _warnings(settings: Settings, off: Mapping[str, str]) -> _Said:
             yield ("prices", key), f"there is no provider {provider}", "these prices apply to nothing"
 
 
-def _idle_warnings(settings: Settings) -> :
+def _idle_warnings(settings: Settings) -> _Said:
     """What may stand, and changes nothing in this version."""
     for key in ("volatile", "keys"):
         if getattr(settings.state, key) is not None:
