@@ -33,9 +33,10 @@ from gateway.dialects.refusals import render, stream_error
 from gateway.ledger import Bill, Book, ledger_row
 from gateway.outbound import OutboundError
 from gateway.policy import Facts, explain_refusal
-from gateway.relay import Received, broken_off, relay
-from gateway.routing import FREE, Charge, Dispatch, Errand
+from gateway.relay import relay
+from gateway.routing import Errand
 from gateway.runs import Entrance, Step, name_run
+from gateway.settlement import Accounts, Attempt
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
 from gateway.telemetry.traces import continued
@@ -66,10 +67,12 @@ class Pipeline:
         self._book = book
         self._supervisor = supervisor
         self._counts = counts
+        self._accounts = Accounts(book, counts, log)
 
     def adopt(self, world: World, log: Log) -> None:
         """New calls run on this configuration from now on."""
         self.world, self.log = world, log
+        self._accounts = Accounts(self._book, self._counts, log)
 
     def refused_at_the_door(self, refusal: Refusal, peer: str) -> None:
         """A request that was no request, or not meant for this gateway, and therefore has no trail."""
@@ -187,6 +190,7 @@ class Pipeline:
         trail.attempts += 1
         trail.provider, trail.target = target.provider, errand.label
         headers = [*self._headers(trail), *sending.notes]
+        attempt = Attempt(self._accounts, trail, step, errand, target, sending)
         out = world.outbound.send(
             sending.upstream, sending.method, sending.path, sending.headers, sending.body, sending.timeouts
         )
@@ -197,48 +201,17 @@ class Pipeline:
                 received = await relay(exchange, answer, errand, target, sending, headers, drain=drain)  # 12 relay
                 waited = received.waited
         except OutboundError as error:
-            self._count_attempt(target, "broken" if error.sent else "not_sent")
-            refusal = broken_off(error, target.provider, effect=errand.effect)
-            if not error.sent:
-                if last:  # nothing to pay, but a refusal, and perhaps what the attempts before it cost
-                    await self._settle(trail, step, _bill(trail, target, FREE, "refused", refusal), final=step.owes)
-                return refusal
-            charge = errand.charge(target, None, "", 0, time.time())  # it may have been done and billed
-            bill = _bill(trail, target, charge, "failed", refusal)
-            await self._settle(trail, step, bill, final=last or errand.effect)
-            if errand.effect:
-                raise refusal from error
-            return refusal
+            return await attempt.broke(error, last=last)  # 13 settle
         except asyncio.CancelledError:
             if out.sent:
-                self._abandon(trail, step, errand, target, sending)
+                attempt.abandon()
             raise
         finally:
             trail.upstream += time.perf_counter() - began - waited
         if received.first_byte is not None:
             trail.first_byte = received.first_byte - trail.began
-        final = last or received.fault is None or not received.fault.elsewhere
-        return await self._conclude(exchange, trail, step, errand, target, received, final=final)
-
-    async def _conclude(
-        self,
-        exchange: Exchange,
-        trail: Trail,
-        step: Step,
-        errand: Errand,
-        target: Target,
-        received: Received,
-        *,
-        final: bool,
-    ) -> Refusal | None:
-        """What came is settled, then its end may go; gives the refusal of an answer that does not pass."""
         fault = received.fault
-        charge = received.charge(errand, target)
-        self._count_attempt(target, received.outcome)
-        self._note(trail, target, charge, received)
-        refusal = fault.refusal if fault is not None else received.broken
-        bill = _bill(trail, target, charge, received.outcome, refusal, received)
-        await self._settle(trail, step, bill, final=final)  # 13 settle
+        charge = await attempt.settle(received, final=last or fault is None or not fault.elsewhere)  # 13 settle
         if fault is not None:
             return fault.refusal
         trail.status, trail.outcome = received.status, received.outcome
@@ -246,59 +219,6 @@ class Pipeline:
             received.headers.append(("gateway-cost-usd", usd_text(charge.cost)))
         await received.finish(exchange)
         return None
-
-    async def _settle(self, trail: Trail, step: Step, bill: Bill, *, final: bool) -> None:
-        """Put an attempt on the ledger; the last one of a step durably, with what the step adds to its run.
-
-        Shielded, so that nobody's hanging up stops the record. Raises `Refusal`, after which the last
-        byte stays here: `store_unavailable`, or for an effect `step_in_doubt`.
-        """
-        row, call = ledger_row(trail, bill), trail.call
-        trail.recorded = bill.attempt
-        try:
-            if step.in_run and final:
-                await asyncio.shield(self._book.post_durable([row], step.delta(bill.usage.total, bill.cost)))
-            else:
-                self._book.post(row)
-                if not final:
-                    step.owe(bill.usage.total, bill.cost)
-        except Refusal as refusal:
-            if bill.outcome != "complete" or call is None or call.repeat == "safe":
-                raise
-            raise Refusal(
-                "step_in_doubt",
-                f"{call.tool} answered, but that could not be recorded; look whether it happened before you repeat it",
-                detail=refusal.detail,
-            ) from refusal
-
-    def _abandon(self, trail: Trail, step: Step, errand: Errand, target: Target, sending: Dispatch) -> None:
-        """The call is cancelled while its request is out: put on the ledger what is known of it, without waiting."""
-        usage, model, answered = None, "", 0
-        if sending.reader is not None:
-            tally = sending.reader.close().tally
-            usage, model, answered = tally.usage, tally.served_model, tally.output_bytes
-        charge = errand.charge(target, usage, model, answered, time.time())
-        row = ledger_row(trail, _bill(trail, target, charge, "cancelled", None))
-        with contextlib.suppress(Refusal):  # it is kept in memory all the same, and there is nobody to tell
-            self._book.post(row, step.delta(charge.usage.total, charge.cost) if step.in_run else None)
-
-    def _count_attempt(self, target: Target, result: str) -> None:
-        self._counts.add("upstream_attempts", (target.provider, target.model, result))
-
-    def _note(self, trail: Trail, target: Target, charge: Charge, received: Received) -> None:
-        """What is odd about an answer never vanishes."""
-        for name in charge.unknown_fields:
-            self._counts.add("usage_unknown_fields", (target.provider, name))
-        if charge.alarm:
-            self.log.warning("usage_rejected", request_id=trail.request_id, provider=target.provider, why=charge.alarm)
-        fault, broken = received.fault, received.broken
-        if fault is not None and fault.alert:
-            detail = fault.refusal.detail
-            self.log.warning("upstream_alert", request_id=trail.request_id, provider=target.provider, detail=detail)
-        elif broken is not None and broken.detail:
-            self.log.warning(
-                "upstream_alert", request_id=trail.request_id, provider=target.provider, detail=broken.detail
-            )
 
     # -- what the gateway answers itself ----------------------------------------------------------------
 
@@ -356,28 +276,3 @@ class Pipeline:
             headers.append(("gateway-provider", trail.provider))
             headers.append(("gateway-attempts", str(trail.attempts)))
         return headers
-
-
-def _bill(
-    trail: Trail,
-    target: Target,
-    charge: Charge,
-    outcome: str,
-    refusal: Refusal | None,
-    received: Received | None = None,
-) -> Bill:
-    """What the present attempt came to."""
-    return Bill(
-        outcome=outcome,
-        status=refusal.status if refusal is not None else received.status if received is not None else 0,
-        attempt=trail.attempts,
-        provider=target.provider,
-        model=target.model,
-        served_model=charge.served_model,
-        usage=charge.usage,
-        price_version=charge.price_version,
-        cost=charge.cost,
-        list_cost=charge.list_cost,
-        upstream_request_id=received.upstream_request_id if received is not None else "",
-        code=refusal.code if refusal is not None else "",
-    )

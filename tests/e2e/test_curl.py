@@ -136,4 +136,4 @@ def test_a_wrong_base_url_is_told_the_right_one(curl: Curl) -> None:
     asked = {"model": "demo-small", "messages": [{"role": "user", "content": "hi"}]}
     said = curl.post("/chat/completions", asked)
     assert (said.status, said.headers["gateway-refusal"]) == (404, "route_unknown")
-    assert "the base URL that would have worked is …/v1" in said.json()["error"]["message"]
+    assert f"the base URL that would have worked is {curl.example.url}/v1" in said.json()["error"]["message"]

@@ -167,6 +167,29 @@ async def test_a_reset_does_not_delimit() -> None:
         await fetch([b"HTTP/1.1 200 OK\r\n\r\nabc", Do.RESET])
 
 
+async def test_a_reset_that_came_before_the_reader_does_not_delimit() -> None:
+    """R09: it is an error as well where body and reset had arrived before anybody looked."""
+    async with ScriptedUpstream([[b"HTTP/1.1 200 OK\r\n\r\nabc", Do.RESET]]) as upstream:
+        client = Outbound()
+        async with client.send(Upstream("sim", upstream.url, timeouts=Limits()), "GET", "/", []) as got:
+            await asyncio.sleep(0.1)
+            with pytest.raises(SendFailed):
+                await got.read(100)
+        await client.close()
+
+
+async def test_a_slow_reader_gets_the_whole_answer() -> None:
+    """R08: an upstream that was held back while nobody read goes on to the last byte of its answer."""
+    whole = bytes(range(256)) * 16 * 1024
+    async with ScriptedUpstream([[answer(whole)]]) as upstream:
+        client = Outbound(tick=0.02)
+        limits = Limits(idle=1.0)
+        async with client.send(Upstream("sim", upstream.url, timeouts=limits), "GET", "/", []) as got:
+            await asyncio.sleep(0.2)  # more arrives than is held for a slow reader
+            assert await got.read(len(whole)) == whole
+        await client.close()
+
+
 @pytest.mark.parametrize(
     "head",
     [

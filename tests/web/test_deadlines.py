@@ -154,6 +154,19 @@ async def test_a_refused_client_that_never_leaves_is_reset(raw: bytes) -> None:
                     await asyncio.sleep(0.02)
 
 
+async def test_a_body_that_had_to_wait_is_read_to_its_end() -> None:
+    """A client that was held back while the handler did not read yet goes on to the last byte of a large body."""
+    body = bytes(range(256)) * 16 * 1024
+
+    async def later(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)  # more arrives than is held for a slow handler
+        await exchange.reply(200, [], b"%d" % (await exchange.body() == body))
+
+    async with serving(later, body_limit=len(body), buffered_limit=len(body)) as running:
+        answer = await talk(running.port, post(body))
+    assert answer.endswith(b"\r\n\r\n1")
+
+
 async def test_leaving_in_the_middle_of_a_body_is_no_failure() -> None:
     """A client that leaves while its body is read ends the exchange as gone, not as our mistake."""
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
