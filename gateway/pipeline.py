@@ -116,6 +116,8 @@ class Pipeline:
         principal = trail.principal = world.identity.identify(head, address)  # 1 identify
         call, errand = await world.read(exchange, address)  # 2 read
         trail.call = call
+        if errand is not None:
+            trail.target = errand.label
         run = self._run_of(trail, principal, call, world)
         async with Step(self._supervisor, run, call.kind) as step:  # 3 enter run
             trail.step = step.number
@@ -188,7 +190,7 @@ class Pipeline:
         """
         sending = errand.dispatch(target, continued(trail.head.headers.get("traceparent")))
         trail.attempts += 1
-        trail.provider, trail.target = target.provider, errand.label
+        trail.provider = target.provider
         headers = [*self._headers(trail), *sending.notes]
         attempt = Attempt(self._accounts, trail, step, errand, target, sending)
         out = world.outbound.send(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway import __version__
-from gateway.core.clock import Clock
+from gateway.core.clock import Clock, rfc3339
 from gateway.core.money import usd_text
 from gateway.core.run import RunFacts
 from gateway.metering.prices import PriceBook
@@ -65,7 +65,7 @@ class Overview:
             "version": __version__,
             "ready": ready,
             "checks": [check._asdict() for check in checks],
-            "config": {"path": str(now.config.path), "generation": now.generation, "taken_at": now.taken_at},
+            "config": {"path": str(now.config.path), "generation": now.generation, "taken_at": rfc3339(now.taken_at)},
             "workers": [
                 {"name": w.name, "pid": w.pid, "serving": w.serving, "inflight": w.inflight, "queued": w.queued}
                 for w in self._pool.workers.values()
@@ -89,7 +89,7 @@ def run_as_told(facts: RunFacts) -> dict[str, object]:
     """A run's counters as its agent may read them: `GET /gateway/v1/runs/{run}`."""
     return {
         "run": facts.key.id,
-        "opened": facts.opened,
+        "opened": rfc3339(facts.opened),
         "parent": facts.parent,
         "depth": facts.depth,
         "steps": facts.steps,
