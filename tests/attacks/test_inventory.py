@@ -145,6 +145,7 @@ def test_an_address_decides_and_counts_what_it_refuses(stage: Stage, method: str
     seen = stage.upstream.seen()
     refusals = stage.counted("refusals_total", agent="barred", code="policy_denied")
     requests = stage.counted("requests_total", agent="barred", outcome="refused", status="403")
+    nameless = stage.counted("requests_total", agent="barred", outcome="refused", status="403", target="")
     reply = ask(stage, method, prefix, path, BARRED)
     assert (reply.status, reply.refusal) == (403, "policy_denied")
     assert reply.headers["gateway-decision-id"].startswith("dec_")
@@ -153,6 +154,9 @@ def test_an_address_decides_and_counts_what_it_refuses(stage: Stage, method: str
     assert (row["cost_nano_usd"], row["decision_id"]) == (0, reply.headers["gateway-decision-id"])
     assert stage.counted("refusals_total", agent="barred", code="policy_denied") == refusals + 1
     assert stage.counted("requests_total", agent="barred", outcome="refused", status="403") == requests + 1
+    named = path in COSTS  # what was to be called is told, though it was not
+    refused_nameless = stage.counted("requests_total", agent="barred", outcome="refused", status="403", target="")
+    assert refused_nameless == nameless + (0 if named else 1)
     assert stage.upstream.seen() == seen
 
 
