@@ -15,7 +15,7 @@ NAMES := sed -un 's/^Collecting \([^ ]*\).*/  \1/p'
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run test check bench soak lock schema clean
+.PHONY: help run demo test check bench soak lock schema clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -24,6 +24,9 @@ run: $(INSTALLED) ## start the gateway with demo provider, tools and identity; p
 	@echo "passgate: a demo identity"; $(BIN)/passgate keys new --if-missing --config $(CONFIG)
 	@echo "passgate: starting with $(CONFIG); Ctrl-C ends it"
 	@exec $(BIN)/passgate serve --welcome --config $(CONFIG)
+
+demo: $(INSTALLED) ## show what is built on a gateway of its own, each line saying what it shows; under a minute
+	@exec $(BIN)/passgate demo
 
 test: $(EQUIPPED) ## run all tests (with COVERAGE=1 also their branch coverage); names what it left out, and why
 	@echo "passgate: running all tests; what is left out is named at the end, with what to install"

@@ -207,8 +207,8 @@ class StreamReader:
         if start < len(data):
             self._limit(len(data) - start)
             self._pending += data[start:]
-        out.append(data[kept:start])
-        return b"".join(out)
+        last = data[kept:start]
+        return b"".join((*out, last)) if out else last
 
     def _whole_frames(self, chunk: bytes) -> bytes:
         """What waited and what came, once a frame's end is among it; nothing before that."""

@@ -351,10 +351,6 @@ class Sending:
         at = monotonic() + seconds
         self._phase, self.deadline = (phase, at) if at < self._total_at else ("total", self._total_at)
 
-    def wait(self) -> None:
-        """The caller waits for the upstream from now: its silence counts."""
-        self._deadline("idle", self._timeouts.idle)
-
     def _quiet(self) -> None:
         """Nobody waits for the upstream: only the total counts."""
         self._phase, self.deadline = "total", self._total_at
@@ -373,22 +369,16 @@ class Sending:
 
     async def more(self) -> bytes:
         """What has arrived of the body, at least a byte; empty at its proper end."""
-        payload = self._payload
+        self._deadline("idle", self._timeouts.idle)
         try:
-            if not payload.at_eof():
-                self.wait()
-                data = await payload.readany()
-                self._quiet()
-                if data:
-                    return data
-            elif (failed := payload.exception()) is not None:
-                raise failed  # noqa: TRY301 - one way out
+            data = await self._payload.readany()
         except BaseException as error:
             raised = self._explain(error)
             if raised is error:
                 raise
             raise raised from error
-        return b""
+        self._quiet()
+        return data
 
     def rest(self, limit: int) -> bytes | None:
         """The whole body where its proper end has arrived, as that of a short answer nearly always has, and it fits."""
@@ -474,20 +464,20 @@ class Answer:
             return whole
         parts: list[bytes] = []
         size = 0
-        while part := await self._more():
+        while part := await self._sending.more():
             parts.append(part)
             size += len(part)
             if size > limit:
                 raise AnswerTooLarge(f"the upstream sent more than the {limit} bytes that are allowed")
+        self._judge_end()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body's bytes as they arrive, in pieces that mean nothing; raises as `read` does."""
-        while part := await self._more():
+        while part := await self._sending.more():
             yield part
+        self._judge_end()
 
-    async def _more(self) -> bytes:
-        part = await self._sending.more()
-        if not part and self.eof_delimited and self._sending.reset():
+    def _judge_end(self) -> None:
+        if self.eof_delimited and self._sending.reset():
             raise SendFailed("the upstream reset the connection in the middle of its answer")
-        return part

@@ -180,7 +180,8 @@ class AgentExchange:
         """Send a part at once; waits while the client reads slowly."""
         if data:
             self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
-            await self._drain()
+            if self._connection.writing_paused:  # asked here, as a coroutine a frame costs more than the question
+                await self._drain()
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last part and the end."""
