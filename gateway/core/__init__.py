@@ -1,1 +1,1 @@
-"""The words everything else speaks: plain values, standard library only, no I/O but the clock and the sources."""
+"""The words everything else speaks: plain values, no I/O but the clock and the sources; of libraries msgspec alone."""
