@@ -43,10 +43,15 @@ class WorkerProcess:
         self.name = name
         self.process = process
         self.channel: Channel
-        self.serving = False
+        self.taken = False  # it was given a configuration, and not reaped since
         self.inflight = 0
         self.queued = 0
         self.trouble: str | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether it has a configuration and lives, as far as its channel tells: that is known before it is reaped."""
+        return self.taken and not self.channel.closed.is_set()
 
     @property
     def pid(self) -> int:
@@ -183,7 +188,7 @@ class WorkerPool:
             await self._put_down(worker)
         code = await worker.process.wait()
         served = loop.time() - began if began is not None else 0.0
-        worker.serving = False
+        worker.taken = False
         await worker.channel.ended()  # before its will: it may have asked for something that it cannot give back
         await self._reaped(worker.name)
         del self.workers[slot]
@@ -224,7 +229,7 @@ class WorkerPool:
     async def _bring_up(self, worker: WorkerProcess) -> None:
         """Give a new worker the configuration that holds when it is ready for it."""
         async with asyncio.timeout(_ANSWER_TIMEOUT):
-            while not worker.serving:
+            while not worker.taken:
                 if self._stopping.is_set():
                     raise ChannelError("the gateway is stopping")
                 configuration = self._configuration
@@ -232,7 +237,7 @@ class WorkerPool:
                 # Not held before: a worker that starts slowly must not keep a change waiting.
                 async with self._changing:
                     if configuration is self._configuration:
-                        worker.serving = True  # it may have calls from here on, so a stop lets it drain
+                        worker.taken = True  # it may have calls from here on, so a stop lets it drain
                         await worker.channel.request(Commit(configuration.generation), Done)
 
     async def _answered(self, worker: WorkerProcess, message: Prepare | Commit) -> bool:

@@ -53,6 +53,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, provider: ScriptedProvider
 def gateway(running: Gateway) -> Iterator[Gateway]:
     """The shared gateway, with its first configuration whatever a test made of it."""
     config, policies = dict(running.config), running.policies
+    # A test before this one may have killed a worker, whose successor is still starting.
+    eventually(lambda: len(running.worker_pids()) == running.config["workers"], "the workers do not serve")
     yield running
     running.config, running.policies = config, policies
     running.write_config()
