@@ -1,11 +1,11 @@
 """The one page: the whole way of a call, in order. No other module orders these steps, and none calls the next.
 
 1 identify · 2 read · 3 enter run · 4 admit · 7 decide · then for each target, until the first byte is
-out: 11 send · 12 relay · 13 settle. (5, 6, 8, 9 and 10 of the design are not here yet.) Whoever leaves
-early leaves through a `Refusal`; what was taken is given back by `async with` on every way out.
+out: 11 send · 12 relay · 13 settle. (The numbers between belong to stages that are not built yet.) Whoever
+leaves early leaves through a `Refusal`; what was taken is given back by `async with` on every way out.
 
 What must hold on this page:
-- Nothing but the anonymous addresses of wire §3 gets past step 1, and nothing past step 7 undecided.
+- Nothing but the anonymous addresses gets past step 1, and nothing past step 7 undecided.
 - Settlement comes before the last byte: an answer that an agent has in full is on the ledger. Where it
   cannot be put there, the last byte is withheld.
 - After the first byte nothing is tried again, and a stream that broke ends with an error, never with a
@@ -265,7 +265,7 @@ class Pipeline:
         await exchange.reply(status, [*self._headers(trail), *headers], body)
 
     def _headers(self, trail: Trail) -> list[tuple[str, str]]:
-        """The gateway's own answer headers (wire §3), as far as they are known by now."""
+        """The gateway's own answer headers, as far as they are known by now."""
         headers = [("gateway-request-id", trail.request_id)]
         if trail.run is not None:
             headers.append(("gateway-run", trail.run.key.id))

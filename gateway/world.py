@@ -95,7 +95,7 @@ class World:
         return agent.category in required
 
     def decision_id(self, request_id: str, principal: Principal, facts: Facts, *, allowed: bool) -> str:
-        """The decision of this request; a refusal that repeats within a minute keeps its first id (wire §4)."""
+        """The decision of this request; a refusal that repeats within a minute keeps its first id."""
         own = "dec_" + request_id.removeprefix("req_")
         if allowed:
             return own
@@ -127,7 +127,7 @@ class World:
         return any(self.policy.decide(facts, target.provider).allowed for target in targets)
 
     def public(self, address: Address) -> tuple[int, list[tuple[str, str]], bytes]:
-        """What anonymous callers may read (wire §3)."""
+        """What anonymous callers may read."""
         if address.operation == "prefix":
             return 204, [], b""
         document: dict[str, object] = {"keys": []}  # the gateway signs nothing yet

@@ -1,6 +1,6 @@
 """The command `passgate`: one module a command, each with an `add` that registers it.
 
-Exit codes (wire §10): 0 done, 1 found something, 2 wrong use. A mistake is a sentence on standard
+Exit codes: 0 done, 1 found something, 2 wrong use. A mistake is a sentence on standard
 error, never a traceback: a command raises it as `WrongUse`.
 """
 
@@ -38,7 +38,7 @@ NOT_BUILT: Final = {
     "spend reconcile": "`passgate spend export` gives what was metered, to compare by other means",
     "spend waste": "`passgate spend report --by outcome` tells failed calls from complete ones",
 }
-"""Commands of wire §10 that this version does not have, with what serves meanwhile."""
+"""Commands that are to come, with what serves meanwhile."""
 
 DONE: Final = 0
 WRONG_USE: Final = 2

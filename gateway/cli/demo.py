@@ -1,4 +1,4 @@
-"""`passgate demo`: the walk-through (wire §11), on a gateway of its own that is gone afterwards.
+"""`passgate demo`: the walk-through, on a gateway of its own that is gone afterwards.
 
 Everything happens on real processes and sockets, with embedded state in a temporary folder and the built-in
 provider and tools. Parts that are not built yet are named in the place where they will be shown.

@@ -37,7 +37,7 @@ class Head(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a raw path names (wire §3): which dialect, which operation, and whose run."""
+    """What a raw path names: which dialect, which operation, and whose run."""
 
     dialect: str  # openai | anthropic | gemini | http | mcp | own | well_known: whose error shape a refusal takes
     operation: str  # chat | models | model | tool | own_run | own_call | … ; "" is unknown

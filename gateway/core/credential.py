@@ -19,7 +19,7 @@ _PREFIX: Final = 6
 class Injected:
     """One header with a secret value; no repr shows it.
 
-    An upstream that echoes it must not hand it to an agent (wire §4), so answers are searched for it in the
+    An upstream that echoes it must not hand it to an agent, so answers are searched for it in the
     forms in which an echo writes it: as sent, without its scheme, escaped for JSON or for a URL, and for
     `Basic` the password. A form under 8 bytes is not searched for: it would be found in innocent text.
     """

@@ -71,7 +71,7 @@ CODES: Final[dict[str, Code]] = {
     "identity_source_unavailable": Code(503, _LATER),
     "upstream_timeout": Code(504, _LATER),
 }
-"""Every code that is raised today, as `wire` §4 names it. A code joins when its first raiser does."""
+"""Every code that is raised today. A code joins when its first raiser does."""
 
 
 class Refusal(Exception):

@@ -1,4 +1,4 @@
-"""What an upstream's error means (wire §4): the one table, for providers and tools."""
+"""What an upstream's error means: the one table, for providers and tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which headers cross the gateway, and which never do (wire §3).
+"""Which headers cross the gateway, and which never do.
 
 Both directions go by allow-lists that the parts own. What stands here is what no allow-list may name: what
 belongs to one hop, what carries somebody's credential or account, what speaks to the gateway itself, and

@@ -12,7 +12,7 @@ import time
 from typing import Final
 
 RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:@+=-]{0,127}")
-"""What a run's or an incarnation's id may be (wire §3); use `fullmatch`."""
+"""What a run's or an incarnation's id may be; use `fullmatch`."""
 
 
 random_bits: Final = random.Random().getrandbits  # noqa: S311 - names, no secrets

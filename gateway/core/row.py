@@ -1,4 +1,4 @@
-"""A ledger row: the names that every export carries (wire §8)."""
+"""A ledger row: the names that every export carries."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
 
 COLUMNS: Final = LedgerRow.__struct_fields__
 EXPORTED: Final = COLUMNS[: COLUMNS.index("iss")]
-"""The columns of wire §8, in its order."""
+"""The columns of every export, in their order."""

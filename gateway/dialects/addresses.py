@@ -1,4 +1,4 @@
-"""The addresses that agents are served at (wire §3): one table, and how a raw path is found in it.
+"""The addresses that agents are served at: one table, and how a raw path is found in it.
 
 1. The raw path is what is matched, decided and sent. What two readers could take for two paths is
    refused: dot segments, `//`, encoded dots, slashes, backslashes and control characters, and

@@ -1,6 +1,6 @@
 """OpenAI chat completions: reading a request and preparing what is sent upstream.
 
-The agent's bytes pass untouched, but for what wire §3 lists: the model's name at the target, the
+The agent's bytes pass untouched, but for the few edits that users are told of: the model's name at the target, the
 output cap, and the request for usage in a stream. `openai_chat_answer` reads what comes back.
 """
 

@@ -1,4 +1,4 @@
-"""Refusals in the shape of each dialect (wire §4), so that every SDK raises its own exception for them."""
+"""Refusals in the shape of each dialect, so that every SDK raises its own exception for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the one credential of a request (wire §3): in three headers, never in the URL.
+"""Find the one credential of a request: in three headers, never in the URL.
 
 SDKs and coding agents put the same key into more than one header, so equal values count as one;
 different ones are refused, since two parts could otherwise each believe another of them.

@@ -1,4 +1,4 @@
-"""The grammar of a policy file (wire §7), as far as it is built; what is not built is a mistake that says so."""
+"""The grammar of a policy file, as far as it is built; what is not built is a mistake that says so."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Provider:
         return to_agent(headers, self.answers[dialect])
 
     def judge(self, status: int, retry_after: str | None, body: bytes, dialect: str) -> Fault | None:
-        """What an answer's status means (wire §4); `None` passes as it came.
+        """What an answer's status means; `None` passes as it came.
 
         `body` is the whole body of an answer that is not 2xx (an empty one will do for 2xx).
         """

@@ -1,4 +1,4 @@
-"""Which run a call belongs to (wire §3): the token's claim, the URL, the header, else client headers."""
+"""Which run a call belongs to: the token's claim, the URL, the header, else client headers."""
 
 from __future__ import annotations
 

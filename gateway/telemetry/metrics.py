@@ -1,4 +1,4 @@
-"""The metrics of wire §9: one table, counted in plain dicts by the workers, exposed by the supervisor.
+"""The metrics: one table, counted in plain dicts by the workers, exposed by the supervisor.
 
 A worker only adds numbers to a `Counts`; the supervisor takes each worker's counts over, adds them
 up in a `Registry` and renders them with prometheus-client on a scrape. Tokens and money are not

@@ -96,7 +96,7 @@ def tool_answer_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, s
 
 
 def tool_judge(operation: Operation, status: int, retry_after: str | None, body: bytes) -> Fault | None:
-    """What an answer's status means (wire §4); `None` passes as it came.
+    """What an answer's status means; `None` passes as it came.
 
     A tool has no other target. For an effect that may not be repeated the refusal never advises to repeat.
     """

@@ -1,4 +1,4 @@
-"""The admin listener: `/admin/v1/…` in JSON, always with an operator's credential (wire §2).
+"""The admin listener: `/admin/v1/…` in JSON, always with an operator's credential.
 
 In this order, each step before the next: (1) the host is ours and no foreign page asks; (2) an
 operator's token; (3) the address and method exist; (4) the operator has the role; (5) a write says

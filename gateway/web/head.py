@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.web.hosts import Hosts
 
 HEAD_BYTES: Final = 16 * 1024
-"""The longest head: request line and headers (wire §3)."""
+"""The longest head: request line and headers."""
 LINE_BYTES: Final = 8190
 """The longest request target and the longest header."""
 HEADERS: Final = 100

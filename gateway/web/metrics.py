@@ -1,4 +1,4 @@
-"""The metrics listener: `/metrics`, `/healthz` and `/readyz`, open to whoever reaches it (wire §2)."""
+"""The metrics listener: `/metrics`, `/healthz` and `/readyz`, open to whoever reaches it."""
 
 from __future__ import annotations
 

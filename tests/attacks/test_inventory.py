@@ -24,7 +24,7 @@ ANONYMOUS: Final = {
     ("GET", "/.well-known/jwks.json"): 200,
     ("GET", "/.well-known/oauth-protected-resource"): 200,
 }
-"""All that anybody may ask for (wire §3), and what they get."""
+"""All that anybody may ask for, and what they get."""
 
 EXAMPLES: Final = {"id": "sim-other", "tool": "bank", "path": "look/A1", "run": "job-1", "request_id": "req_unknown"}
 """A value for each variable of a template."""

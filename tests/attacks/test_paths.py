@@ -48,7 +48,7 @@ DETOURS = [
 ]
 
 TWO_READINGS = re.compile(r"//|/\.{1,2}(?:/|$)|%(?:2e|2f|5c|00)|[\\#]", re.IGNORECASE)
-"""What wire §3 wants refused wherever it stands in a path; absolute-form has its own two slashes."""
+"""What is refused wherever it stands in a path; absolute-form has its own two slashes."""
 
 
 @pytest.mark.parametrize(("path", "method"), list(itertools.product(DETOURS, ("POST", "GET"))))

@@ -1,4 +1,4 @@
-"""The command `passgate` as wire §10 lists it: every command has help with an example, or says that it is not built."""
+"""The command `passgate`: every command has help with an example, or says that it is not built."""
 
 from __future__ import annotations
 

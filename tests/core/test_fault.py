@@ -1,4 +1,4 @@
-"""What an upstream's status means (wire §4)."""
+"""What an upstream's status means."""
 
 from __future__ import annotations
 

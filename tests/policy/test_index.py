@@ -1,4 +1,4 @@
-"""The index and the compiled rules agree with the plainest reading of wire §7, and order does not matter."""
+"""The index and the compiled rules agree with the plainest reading of the grammar, and order does not matter."""
 
 from __future__ import annotations
 
