@@ -16,12 +16,12 @@ from gateway.core.call import ClientGone, Exchange, Target
 from gateway.core.credential import leaked
 from gateway.core.errors import Refusal, Repeat
 from gateway.core.fault import Fault
+from gateway.core.headers import REQUEST_IDS
 from gateway.dialects import StreamReader
 from gateway.outbound import Aborted, Answer, AnswerTooLarge, NotSent, OutboundError, UpstreamTimeout
 from gateway.routing import FREE, Charge, Dispatch, Errand
 
 _EVENT_STREAM: Final = "text/event-stream"
-_REQUEST_IDS: Final = ("x-request-id", "request-id", "x-goog-request-id", "x-amzn-requestid")
 _LONGEST_ID: Final = 200
 
 
@@ -29,7 +29,7 @@ class Received(Struct):
     """What came back from one attempt.
 
     `last` is the part that the agent does not have yet: all of a whole answer, the terminal frame of a
-    stream. `broken` is how the answer ends where it cannot end well.
+    stream. `broken` is how the answer ends where it cannot end well; then there is no `last`.
     """
 
     status: int
@@ -59,8 +59,6 @@ class Received(Struct):
         if self.gone:
             raise ClientGone
         if self.broken is not None:
-            if self.last:
-                await exchange.send(self.last)
             raise self.broken
         if self.streamed:
             await exchange.end(self.last)
@@ -84,7 +82,7 @@ async def relay(
     Raises `OutboundError` where the answer broke before a byte was out: then another target may be asked.
     """
     status = answer.status
-    request_id = next((value for name in _REQUEST_IDS if (value := answer.headers.get(name))), "")[:_LONGEST_ID]
+    request_id = next((value for name in REQUEST_IDS if (value := answer.headers.get(name))), "")[:_LONGEST_ID]
     passing = errand.answer_headers(target, answer.headers.items())
     received = Received(status, headers + passing, request_id, billed=200 <= status < 300)  # noqa: PLR2004 - success
     credential = sending.credential

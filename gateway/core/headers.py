@@ -25,6 +25,9 @@ _WRITTEN_ANEW: Final = HOP_BY_HOP | {"content-length", "expect", "host"}
 FRAMING: Final = _WRITTEN_ANEW | {"accept-encoding", "content-encoding", "content-type"}
 """What each connection's own writer sets: no credential can travel in these."""
 
+REQUEST_IDS: Final = ("x-request-id", "request-id", "x-goog-request-id", "x-amzn-requestid")
+"""How upstreams name a request of theirs, the first that is there counts."""
+
 _NEVER: Final = (FRAMING - {"content-type"}) | {
     # Credentials and accounts: the inbound ones are the gateway's to check, the outbound ones its own to add.
     "authorization", "x-api-key", "x-goog-api-key", "api-key", "dpop", "cookie", "cookie2",

@@ -15,10 +15,9 @@ import msgspec
 from gateway.core.call import Head
 from gateway.core.credential import Injected
 from gateway.core.fault import ABOUT_US, Fault, detail_of, fault
-from gateway.core.headers import to_agent, to_upstream
+from gateway.core.headers import REQUEST_IDS, to_agent, to_upstream
 from gateway.outbound.upstream import Upstream
 
-_REQUEST_IDS: Final = frozenset({"x-request-id", "request-id", "x-goog-request-id", "x-amzn-requestid", "cf-ray"})
 _QUOTA_BODY_BYTES: Final = 64 * 1024
 _TOO_MANY: Final = 429
 
@@ -40,8 +39,10 @@ _DIALECTS: Final[dict[str, DialectRules]] = {
         credential=("authorization", "Bearer "),
         # The SDK's own user-agent and x-stainless-* describe the agent's machine: no provider needs them.
         requests=("accept", "openai-beta", "idempotency-key", "x-client-request-id", "x-grok-conv-id"),
-        answers=_REQUEST_IDS
-        | {"content-type", "retry-after", "retry-after-ms", "openai-model", "openai-processing-ms", "openai-version"},
+        answers=frozenset(REQUEST_IDS) | {
+            "cf-ray", "content-type", "retry-after", "retry-after-ms",
+            "openai-model", "openai-processing-ms", "openai-version",
+        },
         limits=frozenset(
             f"x-ratelimit-{figure}-{unit}"
             for figure in ("limit", "remaining", "reset")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from gateway.core.run import RunDelta, RunFacts, RunRef
+from gateway.core.run import RunDelta, RunRef
 from gateway.runs.register import Entered, Entrance
 
 
@@ -35,11 +35,6 @@ class Step:
     def in_run(self) -> bool:
         """Whether the call is in a run, and must be settled there."""
         return self._entered is not None
-
-    @property
-    def facts(self) -> RunFacts | None:
-        """The run as it was when the call entered."""
-        return self._entered.facts if self._entered else None
 
     def owe(self, tokens: int, cost_nano_usd: int) -> None:
         """Keep what an attempt used that another one follows, for `delta`."""

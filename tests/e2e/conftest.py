@@ -31,6 +31,13 @@ def second() -> Iterator[ScriptedProvider]:
         yield provider
 
 
+@pytest.fixture
+def provider() -> Iterator[ScriptedProvider]:
+    """One of a test's own, for gateways that a test starts itself."""
+    with ScriptedProvider() as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def closed() -> Iterator[str]:
     """An origin where connections are refused, held so that nobody else can listen there."""

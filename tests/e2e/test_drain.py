@@ -22,25 +22,6 @@ from tests.simulator.upstream import Do, Step
 STREAM = Call(None, stream=True)
 
 
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
-
-
-def behind(provider: ScriptedProvider) -> dict[str, object]:
-    """The part of a configuration that sends every model and the tool `bank` to the test's own provider."""
-    scripted = {"dialects": ["openai"], "base_url": f"{provider.url}/v1", "allow_internal": True}
-    pay = {"method": "POST", "path": "/pay", "repeat": "never"}
-    bank = {"kind": "http", "base_url": f"{provider.url}/bank", "allow_internal": True, "operations": {"pay": pay}}
-    return {
-        "providers": {"scripted": scripted},
-        "models": {"scripted-*": {"targets": [{"provider": "scripted"}]}},
-        "prices": {"scripted/*": [{"input": "1.00", "output": "2.00"}]},
-        "tools": {"bank": bank},
-    }
-
-
 @pytest.mark.soak
 async def test_streams_in_flight_arrive_whole(tmp_path: Path, provider: ScriptedProvider) -> None:
     """R17: SIGTERM with 60 streams in flight (200 in the long form) cuts none of them, and the exit code is 0.
@@ -59,7 +40,7 @@ async def test_streams_in_flight_arrive_whole(tmp_path: Path, provider: Scripted
         yield from frames[5:]
 
     provider.says("scripted-long", *(script() for _ in range(count)))
-    with Gateway(tmp_path, config={"workers": 2, **behind(provider)}) as gateway:
+    with Gateway(tmp_path, config={"workers": 2, **provider.behind()}) as gateway:
         token = gateway.token()
         idle = Client(gateway.port, token)
         assert (await idle.request("GET", "/v1/models")).status == 200
@@ -99,7 +80,7 @@ def test_what_outlasts_the_drain_is_broken_off_and_recorded(tmp_path: Path, prov
     provider.says("scripted-mute", [Do.HANG])
     provider.says("/bank/pay", [Do.HANG])
     replies: dict[str, Reply] = {}
-    with Gateway(tmp_path, config={"drain": "1s", **behind(provider)}) as gateway:
+    with Gateway(tmp_path, config={"drain": "1s", **provider.behind()}) as gateway:
 
         def ask(name: str, path: str, body: object) -> None:
             replies[name] = gateway.call("POST", path, body)
@@ -152,7 +133,7 @@ def test_a_call_that_its_agent_left_is_recorded_to_its_end(tmp_path: Path, provi
         yield from frames[3:]
 
     provider.says("scripted-slow", script())
-    with Gateway(tmp_path, config=behind(provider)) as gateway:
+    with Gateway(tmp_path, config=provider.behind()) as gateway:
         asyncio.run(_leave(gateway, "scripted-slow"))
         gateway.process.send_signal(signal.SIGTERM)
         eventually(lambda: gateway.ready()[0] == 503, "it is still ready")

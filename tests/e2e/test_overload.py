@@ -7,20 +7,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.simulator.gateway import Gateway, Reply, eventually
 from tests.simulator.load import Call, Client, Got
 from tests.simulator.provider import ScriptedProvider, streamed
 from tests.simulator.upstream import Step
 
 _FLOOD = 400
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
 
 
 def behind(provider: ScriptedProvider) -> dict[str, object]:

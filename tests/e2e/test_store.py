@@ -12,7 +12,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -63,24 +62,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this container may not mount: run the tests where mount(8) works; RLIMIT_FSIZE is tried anyway")
     yield tmp_path
     subprocess.run(["umount", disk], check=True)
-
-
-@pytest.fixture
-def provider() -> Iterator[ScriptedProvider]:
-    with ScriptedProvider() as running:
-        yield running
-
-
-def behind(provider: ScriptedProvider) -> dict[str, Any]:
-    scripted = {"dialects": ["openai"], "base_url": f"{provider.url}/v1", "allow_internal": True}
-    pay = {"method": "POST", "path": "/pay", "repeat": "never"}
-    bank = {"kind": "http", "base_url": f"{provider.url}/bank", "allow_internal": True, "operations": {"pay": pay}}
-    return {
-        "providers": {"scripted": scripted},
-        "models": {"scripted-*": {"targets": [{"provider": "scripted"}]}},
-        "prices": {"scripted/*": [{"input": "1.00", "output": "2.00"}]},
-        "tools": {"bank": bank},
-    }
 
 
 def check_full(gateway: Gateway, provider: ScriptedProvider, full: Full) -> None:
@@ -168,13 +149,13 @@ def _kept(gateway: Gateway) -> Iterator[Path]:
 
 def test_a_full_disk_stops_admission_and_loses_nothing(small_disk: Path, provider: ScriptedProvider) -> None:
     """X02: without space nothing new is let in, no full answer lacks its row, reads go on, and it heals by itself."""
-    with Gateway(small_disk, config=behind(provider)) as gateway:
+    with Gateway(small_disk, config=provider.behind()) as gateway:
         check_full(gateway, provider, no_space)
 
 
 def test_failing_writes_stop_admission_and_lose_nothing(tmp_path: Path, provider: ScriptedProvider) -> None:
     """X02: the same where every single write fails from one moment to the next."""
-    with Gateway(tmp_path, config=behind(provider)) as gateway:
+    with Gateway(tmp_path, config=provider.behind()) as gateway:
         check_full(gateway, provider, no_growth)
 
 

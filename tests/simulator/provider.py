@@ -71,6 +71,18 @@ class ScriptedProvider:
     def _do(self, work: Coroutine[Any, Any, object]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
 
+    def behind(self) -> dict[str, Any]:
+        """The part of a configuration that sends every model and the tool `bank` here."""
+        scripted = {"dialects": ["openai"], "base_url": f"{self.url}/v1", "allow_internal": True}
+        pay = {"method": "POST", "path": "/pay", "repeat": "never"}
+        bank = {"kind": "http", "base_url": f"{self.url}/bank", "allow_internal": True, "operations": {"pay": pay}}
+        return {
+            "providers": {"scripted": scripted},
+            "models": {"scripted-*": {"targets": [{"provider": "scripted"}]}},
+            "prices": {"scripted/*": [{"input": "1.00", "output": "2.00"}]},
+            "tools": {"bank": bank},
+        }
+
 
 def _name(received: Received) -> str:
     try:
