@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from gateway import providers, tools
 from gateway.core.sources import Sources
-from gateway.identity.settings import AgentSettings, IdentitySettings
+from gateway.identity.settings import SPIFFE_KINDS, AgentSettings, IdentitySettings
+from gateway.identity.spiffe import spiffe_id
 from gateway.metering.settings import PricedModel, PriceSettings
 from gateway.outbound.destination import is_localhost, literal
 from gateway.outbound.settings import OutboundSettings, TimeoutSettings
@@ -108,7 +109,7 @@ class Config:
     warnings: tuple[str, ...]
     """What stands but probably means something else, each with file and line."""
     watched: tuple[Path, ...]
-    """Files of secrets and keys: a change of them is taken over without a reload."""
+    """Files of secrets, keys and certificates: a change of them is taken over without a reload."""
     binder: Binder = field(compare=False, repr=False)
     """Where each setting stands: further checks complain through `complaint`."""
 
@@ -165,7 +166,10 @@ def load(path: Path, sources: Sources) -> Config:
     for where, problem, remedy in _warnings(settings, binder.off):
         place = binder.place(where)
         warnings.add(place, path_text(where), problem, remedy)
-    watched = (*binder.secret_files, *(issuer.keys.file for issuer in settings.identity.issuers))
+    key_files = (issuer.keys.file for issuer in settings.identity.issuers if issuer.keys and issuer.keys.file)
+    ends = (door.tls for door in settings.listen.doors.values() if door.tls is not None)
+    tls_files = (file for tls in ends for file in (tls.cert, tls.key, tls.client_ca) if file is not None)
+    watched = (*binder.secret_files, *key_files, *tls_files)
     return Config(
         settings=settings,
         path=path,
@@ -209,8 +213,7 @@ def _mistakes(settings: Settings, off: frozenset[str], sources: Sources) -> _Sai
 
 
 def _listener_mistakes(settings: Settings) -> _Said:
-    doors = {"agents": settings.listen.agents, "metrics": settings.listen.metrics, "admin": settings.listen.admin}
-    for (first, one), (second, other) in combinations(doors.items(), 2):
+    for (first, one), (second, other) in combinations(settings.listen.doors.items(), 2):
         if one.bind == other.bind and one.bind.port:
             yield ("listen", second, "bind"), f"listen.{first} binds {one.bind} already", "choose another port"
     admin = settings.listen.admin
@@ -229,9 +232,20 @@ def _identity_mistakes(settings: Settings) -> _Said:
     issuers = settings.identity.issuers
     yield from _repeated([issuer.name for issuer in issuers], ("identity", "issuers"), "name", "issuer")
     yield from _repeated([issuer.iss for issuer in issuers], ("identity", "issuers"), "iss", "issuer")
+    domains = [issuer.trust_domain or "" for issuer in issuers]
+    yield from _repeated(domains, ("identity", "issuers"), "trust_domain", "issuer")
     yield from _repeated([agent.id for agent in settings.agents], ("agents",), "id", "agent")
+    yield from _certificate_mistakes(settings)
+    yield from _workload_mistakes(settings)
+    own = settings.listen.agents.public_url or settings.identity.audience
+    for index, issuer in enumerate(issuers):
+        if issuer.identifier == own:
+            problem = "the gateway signs its own tokens under this name"
+            remedy = "name the issuer as it is, or set listen.agents.public_url"
+            yield ("identity", "issuers", index, "iss"), problem, remedy
     names = {issuer.name for issuer in issuers}
     seen: dict[object, str] = {}
+    holders: dict[str, str] = {}
     for index, agent in enumerate(settings.agents):
         if agent.issuer and agent.issuer not in names:
             known = ", ".join(sorted(names)) or "none"
@@ -241,13 +255,52 @@ def _identity_mistakes(settings: Settings) -> _Said:
         if first != agent.id and (agent.subject or agent.claims):
             problem = f"agent {first} has the same issuer, subject and claims"
             yield ("agents", index), problem, "remove one of them: a token that matches two agents is refused"
+        for number, digest in enumerate(agent.key_sha256):
+            holder = holders.setdefault(digest, agent.id)
+            if holder != agent.id:
+                problem = f"agent {holder} has this API key too"
+                yield ("agents", index, "key_sha256", number), problem, "make another one with `passgate keys api`"
+
+
+def _workload_mistakes(settings: Settings) -> _Said:
+    """An issuer that gives out SVIDs alone names workloads of its trust domain, and nobody else."""
+    domains = {one.name: one.trust_domain for one in settings.identity.issuers if SPIFFE_KINDS.issuperset(one.kinds)}
+    for index, agent in enumerate(settings.agents):
+        domain = domains.get(agent.issuer)
+        if domain is None or not agent.subject:
+            continue
+        try:
+            workload = spiffe_id(agent.subject.removesuffix("*") + "any" * agent.subject.endswith("*"))
+        except ValueError as error:
+            problem = f"is no SPIFFE ID: it {error}"
+        else:
+            if workload.trust_domain == domain and workload.path:
+                continue
+            problem = f"names no workload that issuer {agent.issuer} speaks for"
+        yield ("agents", index, "subject"), problem, f"write a workload of its trust domain: spiffe://{domain}/..."
+
+
+def _certificate_mistakes(settings: Settings) -> _Said:
+    """The authorities of client certificates vouch for all of them alike: they can speak for one issuer only."""
+    tls, kinds = settings.listen.agents.tls, [issuer.kinds for issuer in settings.identity.issuers]
+    takers = [index for index, some in enumerate(kinds) if "x509-svid" in some]
+    for index in takers[1:]:
+        problem = f"issuer {settings.identity.issuers[takers[0]].name} has x509-svid already"
+        remedy = "keep it at one of them: listen.agents.tls.client_ca cannot tell whose certificates it vouches for"
+        yield ("identity", "issuers", index, "kinds"), problem, remedy
+    if takers and (tls is None or tls.client_ca is None):
+        problem = "x509-svid counts nothing while no client is asked for its certificate"
+        remedy = "name the authorities that sign them in listen.agents.tls.client_ca"
+        yield ("identity", "issuers", takers[0], "kinds"), problem, remedy
 
 
 def _repeated(values: list[str], path: Steps, key: str, noun: str) -> _Said:
     """Entries of a list whose names must differ and do not; a hole is no name."""
+    seen: set[str] = set()
     for index, value in enumerate(values):
-        if value and value in values[:index]:
+        if value and value in seen:
             yield (*path, index, key), f"another {noun} has this {key}", f"give each {noun} its own"
+        seen.add(value)
 
 
 def _model_mistakes(settings: Settings, off: frozenset[str]) -> _Said:
@@ -297,9 +350,8 @@ def _warnings(settings: Settings, off: Mapping[str, str]) -> _Said:
 
 def _idle_warnings(settings: Settings) -> _Said:
     """What may stand, and changes nothing in this version."""
-    for key in ("volatile", "keys"):
-        if getattr(settings.state, key) is not None:
-            yield ("state", key), "nothing is kept there yet", "it may stand for later"
+    if settings.state.volatile is not None:
+        yield ("state", "volatile"), "nothing is kept there yet", "it may stand for later"
     for name, provider_settings in settings.providers.items():
         if provider_settings.billing is not None:
             yield ("providers", name, "billing"), "no export shows it yet", "it may stand for later"
@@ -326,6 +378,12 @@ def _agent_warnings(settings: Settings) -> _Said:
         if other not in {None, agent.id}:
             problem = f"its tokens may match agent {other} too, and are refused then"
             yield ("agents", index), problem, "tell them apart by subject or claims"
+        if agent.key_sha256:
+            problem = "has API keys, which are for development: whoever has one is the agent until it is taken out"
+            if settings.identity.require_proof:
+                problem = "has API keys, which identity.require_proof refuses"
+            remedy = "give it tokens of an issuer; min_assurance: bearer in a policy's rules keeps keys out of them"
+            yield ("agents", index, "key_sha256"), problem, remedy
 
 
 def _listener_warnings(settings: Settings) -> _Said:

@@ -117,12 +117,15 @@ def test_mistakes_of_binding_and_of_cross_checks_come_together() -> None:
         ('"agent:a"', '"agent:a*"', "has a `*` that is not the whole last segment"),
         ('"agent:a"', '"*"', "has a `*` that is not the whole last segment"),
         (', subject: "agent:a"', "", "nothing says which tokens are this agent's"),
+        ("https://issuer.example", "https://gateway.example", "the gateway signs its own tokens under this name"),
         ("dev", "gateway", "`gateway` names the gateway's own tokens"),
+        ("dev", "api-key", "`api-key` names the holders of API keys"),
         ("keys: {file: keys.json}", "algs: [HS256], keys: {file: keys.json}", "'HS256' is not among the choices"),
         ("keys: {file: keys.json}", "algs: [none], keys: {file: keys.json}", "'none' is not among the choices"),
         ("keys: {file: keys.json}", "algs: [], keys: {file: keys.json}", "the list is empty"),
-        ("keys: {file: keys.json}", "kinds: [k8s], keys: {file: keys.json}", "k8s is not built yet"),
-        ("keys: {file: keys.json}", "keys: {url: 'https://x'}", "keys from a URL are not built yet"),
+        ("keys: {file: keys.json}", "kinds: [jwt, k8s], keys: {file: keys.json}", "jwt and k8s cannot be told apart"),
+        ("keys: {file: keys.json}", "kinds: [jwt-svid], keys: {file: keys.json}", "jwt-svid need a trust domain"),
+        ("keys: {file: keys.json}", "keys: {file: keys.json, url: 'https://x'}", "names file and url"),
         ("dialects: [openai]", "dialects: [openai, gemini]", "gemini is not built yet; use openai"),
         ("[{provider: demo}]", "[]", "the list is empty"),
         ("small:", "'sm*all':", "is not a model's name"),
@@ -277,3 +280,81 @@ def _json(value: Any) -> Any:  # noqa: ANN401 -- plain data
 
 def _none() -> Any:  # noqa: ANN401 -- never returns
     raise AssertionError("the example cannot be read")
+
+
+MESH = """
+listen: {agents: {tls: {cert: tls.crt, key: tls.key, client_ca: agents.pem}}}
+identity:
+  audience: https://gateway.example
+  issuers:
+    - {name: mesh, kinds: [x509-svid], trust_domain: acme.example}
+agents: [{id: a, issuer: mesh, subject: "spiffe://acme.example/a"}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        (", client_ca: agents.pem", "", 6, "no client is asked for its certificate"),
+        ("listen: {agents: {tls: {cert: tls.crt, key: tls.key, client_ca: agents.pem}}}", "", 6, "no client is asked"),
+        (
+            "agents: [",
+            "    - {name: b, kinds: [x509-svid], trust_domain: b.example}\nagents: [",
+            7,
+            "issuer mesh has x509-svid already",
+        ),
+    ],
+)
+def test_client_certificates_need_their_authorities(old: str, new: str, line: int, says: str) -> None:
+    """X.509-SVIDs count where agents are asked for certificates, and for one issuer, whom the authorities speak for."""
+    loaded(MESH)
+    found = mistakes(MESH.replace(old, new))
+    assert len(found) == 1, found
+    assert found[0].startswith(f"c/config.yaml:{line}: ")
+    assert says in found[0]
+
+
+def test_api_keys_are_one_agents_and_for_development() -> None:
+    """A key of two agents is nobody's; whoever lists keys is warned, the more where they could never be used."""
+    one, two = ("a" * 64, "b" * 64)
+    keyed = MINIMAL.replace("agents: [", f"agents: [{{id: k, key_sha256: ['{one}', '{two}']}}, ")
+    (warning,) = loaded(keyed).warnings
+    assert "agents[0].key_sha256: has API keys, which are for development" in warning
+    (warning,) = loaded(keyed.replace("identity:", "identity:\n  require_proof: true")).warnings
+    assert "which identity.require_proof refuses" in warning
+    (shared,) = mistakes(keyed.replace("subject:", f"key_sha256: ['{two}'], subject:"))
+    assert "agents[1].key_sha256[0]: agent k has this API key too" in shared
+    (never,) = mistakes(keyed.replace("id: k", "id: k, require_proof: true"))
+    assert "an API key can never be proven" in never
+    (short,) = mistakes(keyed.replace(one, one[1:]))
+    assert "SHA-256" in short
+
+
+@pytest.mark.parametrize(
+    ("subject", "says"),
+    [
+        ("spiffe://acme.example/agent/a", ""),
+        ("spiffe://acme.example/agent/*", ""),
+        ("spiffe://acme.example/*", ""),
+        ("spiffe://acme.example", "names no workload that issuer mesh speaks for"),
+        ("spiffe://other.example/agent/a", "names no workload that issuer mesh speaks for"),
+        ("spiffe://acme.example.evil/agent/*", "names no workload that issuer mesh speaks for"),
+        ("spiffe://acme.example/agent/a/", "is no SPIFFE ID"),
+        ("agent:a", "is no SPIFFE ID"),
+    ],
+)
+@pytest.mark.parametrize("kinds", ["jwt-svid", "x509-svid", "jwt-svid, x509-svid"])
+def test_an_agent_that_no_svid_can_name(kinds: str, subject: str, says: str) -> None:
+    """A subject outside the issuer's trust domain would wait for its agent for ever, so `check` says so."""
+    keys = "" if kinds == "x509-svid" else ", keys: {file: keys.json}"
+    authorities = "listen: {agents: {tls: {cert: c.pem, key: k.pem, client_ca: ca.pem}}}\n" if "x509" in kinds else ""
+    text = MINIMAL.replace(
+        '{name: dev, iss: "https://issuer.example", keys: {file: keys.json}}',
+        f"{{name: mesh, kinds: [{kinds}], trust_domain: acme.example{keys}}}",
+    ).replace('issuer: dev, subject: "agent:a"', f'issuer: mesh, subject: "{subject}"')
+    if not says:
+        loaded(authorities + text)
+        return
+    (found,) = mistakes(authorities + text)
+    assert says in found
+    assert "spiffe://acme.example/..." in found

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gateway.cli import DONE, WrongUse, add_config, load_settings
+from gateway.cli import DONE, WrongUse, add_config, load_settings, token_inspect
+from gateway.cli.admin_client import NothingServes, add_admin, admin
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -33,6 +34,20 @@ example:
   passgate keys new                     a key for the only issuer; its public part joins the issuer's file
   passgate keys new --rotate            a new one; tokens of the old one hold until they expire
   passgate keys jwks --issuer dev       the public keys
+  passgate keys api --agent scratch     an API key for where a signed token is too much trouble
+"""
+_API_KEY = """For development. Whoever has the key is the agent, until it is taken out of the configuration.
+
+Prints the key once, and on standard error the line that lets the gateway know it by its SHA-256. Nothing is kept.
+
+example:
+  export OPENAI_API_KEY=$(passgate keys api --agent scratch)
+"""
+_ROTATE = """The key that a running gateway signs tokens of delegated agents with. It takes a new one every 30 days by
+itself; tokens of the old one hold until they expire.
+
+example:
+  passgate keys rotate                  after somebody may have read the folder of `state.keys`
 """
 _TOKEN = f"""{_PRODUCTION}
 give out the tokens (client credentials, token exchange, workload identity).
@@ -40,6 +55,7 @@ give out the tokens (client credentials, token exchange, workload identity).
 example:
   export OPENAI_API_KEY=$(passgate token mint --agent procurement --ttl 1h)
   passgate token mint --agent procurement --on-behalf-of user/anna --run order-17 --inc 1
+  passgate token inspect < token.txt
 """
 _EXEC = f"""{_PRODUCTION}
 put the token into the agent's environment.
@@ -67,13 +83,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     jwks = _command(parts, "jwks", "print the public keys that the gateway reads", _KEYS)
     jwks.add_argument("--issuer", metavar="NAME", help="whose keys; may be left out where there is one issuer")
     _runs(jwks, keys_jwks)
+    rotate = _command(parts, "rotate", "have the running gateway sign its own tokens with a new key", _ROTATE)
+    add_admin(rotate)
+    _runs(rotate, keys_rotate)
+    api = _command(parts, "api", "make an API key for an agent; nothing is kept of it", _API_KEY)
+    api.add_argument("--agent", required=True, metavar="ID", help="the agent, as `agents:` names it")
+    api.set_defaults(run=keys_api)
 
-    token = _command(commands, "token", "mint tokens, for development", _TOKEN)
+    token = _command(commands, "token", "look into tokens; mint them, for development", _TOKEN)
     parts = token.add_subparsers(title="commands", metavar="COMMAND", required=True)
     mint = _command(parts, "mint", "print a token for a registered agent", _TOKEN)
     _claims(mint, ttl="1h")
     mint.add_argument("--inc", metavar="ID", help="the incarnation: which process life of the run")
     _runs(mint, token_mint)
+    look = _command(parts, "inspect", "why would a token be refused? all reasons", token_inspect.EPILOG)
+    token_inspect.options(look)
+    _runs(look, token_inspect.token_inspect)
 
     execute = _command(commands, "exec", "run a command as an agent, for development", _EXEC)
     _claims(execute, ttl="8h")
@@ -118,34 +143,63 @@ def _runs(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace
 
 def keys_new(given: argparse.Namespace) -> int:
     """Make a key; says on standard output what it wrote."""
-    from gateway.identity.issue import IssueError, add_key, private_file
+    from gateway.identity.issue import IssueError, add_key, key_file, private_file
 
     issuer = _issuer(load_settings(given.config), given.issuer)
-    secret_file = private_file(issuer.keys.file)
+    public_file = key_file(issuer)
+    secret_file = private_file(public_file)
     if given.if_missing and secret_file.exists():
         print(f"{secret_file} is there already.")
         return DONE
     if given.alg not in issuer.algs:
         raise IssueError(f"add {given.alg} to `algs` of issuer {issuer.name} first")
-    key = add_key(issuer.keys.file, given.alg, rotate=given.rotate)
+    key = add_key(public_file, given.alg, rotate=given.rotate)
     print(f"private key  {secret_file}  (keep it secret)")
-    print(f"public key   {issuer.keys.file}  kid {key.kid}")
+    print(f"public key   {public_file}  kid {key.kid}")
     return DONE
 
 
 def keys_jwks(given: argparse.Namespace) -> int:
     """Print the issuer's public keys as the gateway reads them, after the same checks."""
-    from gateway.identity.issue import IssueError
+    from gateway.identity.issue import IssueError, key_file
     from gateway.identity.jose import from_json
     from gateway.identity.keys import KeyMistakes, read_jwks
 
-    file = _issuer(load_settings(given.config), given.issuer).keys.file
+    file = key_file(_issuer(load_settings(given.config), given.issuer))
     data = file.read_bytes()
     try:
         read_jwks(data)
     except KeyMistakes as error:  # printing it could publish a private key
         raise IssueError(f"{file}: {error}") from None
     print(json.dumps(from_json(data), indent=2))
+    return DONE
+
+
+def keys_rotate(given: argparse.Namespace) -> int:
+    """Have the gateway that serves take a new key of its own; says which."""
+    settings = load_settings(given.config)
+    try:
+        kid = admin(settings, given).post("/admin/v1/keys/rotate", {})["key_id"]
+    except NothingServes:
+        raise WrongUse(
+            "passgate: no gateway serves with this configuration; start it and ask again, or name it with --admin URL."
+        ) from None
+    print(f"The gateway signs its own tokens with a new key: kid {kid}")
+    return DONE
+
+
+def keys_api(given: argparse.Namespace) -> int:
+    """Print a fresh API key and nothing else, so that `$(…)` takes it; the line to paste goes to standard error."""
+    from gateway.identity.api_keys import key_digest, new_key
+
+    key = new_key()
+    print(key)
+    print(
+        f"Put this under `agents:`, into the entry of {given.agent} (the list may have several):\n\n"
+        f'    key_sha256: ["{key_digest(key)}"]\n\n'
+        "The key is shown this once. It is for development: `min_assurance: bearer` in a rule keeps it out.",
+        file=sys.stderr,
+    )
     return DONE
 
 

@@ -33,13 +33,14 @@ class Head(Struct, frozen=True):
     query: str  # the raw query, without the question mark
     headers: Headers
     peer: str  # the client's address, after trusted proxies
+    certificate: bytes | None = None  # what the client proved in TLS to hold the key of (DER); never from a header
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """What a raw path names: which dialect, which operation, and whose run."""
 
-    dialect: str  # openai | anthropic | gemini | http | mcp | own | well_known: whose error shape a refusal takes
+    dialect: str  # openai | anthropic | gemini | http | mcp | own | oauth | well_known: how a refusal looks
     operation: str  # chat | models | model | tool | own_run | own_call | … ; "" is unknown
     path: str  # the path without the run prefix and a trailing slash
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -86,8 +87,8 @@ class Exchange(Protocol):
     head: Head
     begun: bool  # the status line is out: what fails now can only end the stream
 
-    async def body(self) -> bytes:
-        """The whole body, within the size limit and the minimum rate; raises `Refusal`."""
+    async def body(self, most: int | None = None) -> bytes:
+        """The whole body, within the size limit (or `most` bytes) and the minimum rate; raises `Refusal`."""
         ...
 
     async def reply(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
@@ -106,8 +107,11 @@ class Exchange(Protocol):
         """Send the last part and end the reply."""
         ...
 
-    def cut(self) -> None:
-        """Break the connection, so that the client cannot take a part for the whole."""
+    def cut(self, after: float = 0.0) -> None:
+        """Break the connection, so that the client cannot take a part for the whole.
+
+        With `after` (seconds) only a reply that has begun and not left as a whole by then; it is the connection's last.
+        """
         ...
 
 

@@ -36,10 +36,13 @@ _NEVER: Final = (FRAMING - {"content-type"}) | {
     "workflow-attestation", "prefer",
     # Another method or path than the one that was decided on.
     "x-http-method", "x-http-method-override", "x-method-override", "x-original-url", "x-rewrite-url",
-    # Who asked, by what way: the upstream's peer is the gateway.
-    "forwarded", "via", "x-real-ip",
+    # Who asked, by what way: the upstream's peer is the gateway, and what a client says of its own certificate
+    # in one of the names that proxies use (RFC 9440 and older ones) is not what TLS has proven of it.
+    "forwarded", "via", "x-real-ip", "client-cert", "client-cert-chain", "x-client-cert", "x-arr-clientcert",
 }  # fmt: skip
-_NEVER_PREFIXES: Final = ("gateway-", "proxy-", "x-forwarded-", "sec-websocket-")
+_NEVER_PREFIXES: Final = (
+    "gateway-", "proxy-", "x-forwarded-", "sec-websocket-", "ssl-client-", "x-ssl-", "x-client-cert-",
+)  # fmt: skip
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110 §5.6.2
 CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # all but the tab, RFC 9110 §5.5

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+ASSURANCE: Final = ("key", "bearer", "bound", "mtls")
+"""How sure it is that a caller is who it says, weakest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +27,21 @@ class Agent:
     tags: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Binding(NamedTuple):
+    """The key that a credential is bound to: whoever cannot prove to have it, has nothing (RFC 7800)."""
+
+    method: str  # jkt (DPoP, RFC 9449 §6) | x5t#S256 (mutual TLS, RFC 8705 §3.1): the member of `cnf`
+    thumbprint: str  # SHA-256 of the key's JWK (RFC 7638) or of the certificate, base64url
+
+
+class StopKey(NamedTuple):
+    """Something that an operator can stop; whoever rests on it stops with it."""
+
+    kind: str  # agent | issuer | token | run
+    id: str
+
+
+class Principal(Struct, frozen=True):
     """A verified caller: made by `identity/` alone, from a credential that passed every step.
 
     Ownership (runs, caches, objects) goes by `owner`, never by the registry entry that matched.
@@ -39,8 +62,24 @@ class Principal:
     parent_run: str | None = None
     scope: frozenset[str] | None = None
     limits: tuple[tuple[str, int], ...] = ()
-    owner: tuple[str, str] = field(init=False)
+    binding: Binding | None = None
+    context: Mapping[str, object] = MappingProxyType({})  # a transaction token's `tctx`
+    # What delegation adds; a token from the agent's own issuer has depth 0.
+    depth: int = 0
+    vouched_by: str = ""  # the name of the issuer that the delegation began with; else `issuer`
+    root: tuple[str, str] | None = None  # whose run a delegated token's claim `run` names
+    tools: tuple[str, ...] | None = None  # what it may use at most, as policies write it; `None` does not narrow
+    models: tuple[str, ...] | None = None
+    stops: frozenset[StopKey] = frozenset()  # stopping one of these stops it
+    owner: tuple[str, str] = ("", "")  # derived, like `vouched_by` where it is empty
 
     def __post_init__(self) -> None:
-        """Derive the owner once: it is asked for on every call."""
-        object.__setattr__(self, "owner", (self.iss, self.subject))
+        """Derive once what is asked for on every call."""
+        force_setattr(self, "owner", (self.iss + _within(self.root), self.subject))
+        if not self.vouched_by:
+            force_setattr(self, "vouched_by", self.issuer)
+
+
+def _within(root: tuple[str, str] | None) -> str:
+    """What keeps the children of different roots apart: their subjects may read alike."""
+    return "#" + hashlib.sha256("\0".join(root).encode("utf-8", "surrogatepass")).hexdigest()[:32] if root else ""

@@ -54,7 +54,7 @@ class LedgerRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     estimated: bool = False
     upstream_request_id: str = ""
     # Not exported: what `/gateway/v1/calls/{id}` and `show` tell beside the money.
-    iss: str = ""  # the issuer's own identifier: with `subject` it is the owner
+    iss: str = ""  # the owner's: with `subject` it is the pair that runs and calls belong to
     status: int = 0
     code: str = ""  # the refusal's code
     duration_us: int = 0

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.identity.algorithms import ALGORITHMS, CURVES
 from gateway.identity.jose import base64url, from_base64url, from_json
 from gateway.identity.keys import KeyMistakes, read_jwks, thumbprint
+from gateway.identity.settings import IssuerSettings
 
 MINTABLE: Final = ("EdDSA", "ES256")
 """The algorithms that `PrivateKey.new` makes keys for."""
@@ -91,6 +92,13 @@ def private_file(jwks: Path) -> Path:
     return jwks.with_name(f"{jwks.stem}.private.json")
 
 
+def key_file(issuer: IssuerSettings) -> Path:
+    """The file of an issuer's public keys, for development; raises `IssueError` where they come from elsewhere."""
+    if issuer.keys is None or issuer.keys.file is None:
+        raise IssueError(f"issuer {issuer.name} keeps its own keys and signs its own tokens: get one from it")
+    return issuer.keys.file
+
+
 def add_key(jwks: Path, alg: str, *, rotate: bool) -> PrivateKey:
     """Make a key: the public part joins the file `jwks`, the private one goes beside it, mode 0600.
 
@@ -114,21 +122,29 @@ def add_key(jwks: Path, alg: str, *, rotate: bool) -> PrivateKey:
     key = PrivateKey.new(alg)
     jwks.parent.mkdir(parents=True, exist_ok=True)
     # The public part first: should this stop in between, no key is left that nobody accepts.
-    _replace(jwks, _lines({"keys": [*entries, key.public_jwk]}), 0o644)
-    _replace(secret_file, key.private_jwk(), 0o600)
+    write_whole(jwks, _lines({"keys": [*entries, key.public_jwk]}), 0o644)
+    write_whole(secret_file, key.private_jwk(), 0o600)
     return key
 
 
 def load_key(file: Path) -> PrivateKey:
     """The private key in a file that nobody else may read; raises `IssueError` or `OSError`."""
-    with file.open("rb") as opened:
-        if os.fstat(opened.fileno()).st_mode & 0o077:
-            raise IssueError(f"{file} can be read by others: run `chmod 600 {file}`, or make a new key with --rotate")
-        data = opened.read(64 * 1024)
+    data = read_secret(file, remedy="or make a new key with --rotate")
     try:
         return PrivateKey.read(data)
     except IssueError as error:
         raise IssueError(f"{file}: {error}") from None
+
+
+def read_secret(file: Path, *, remedy: str) -> bytes:
+    """What stands in a file that nobody else may read, 64 KiB of it at most.
+
+    Raises `IssueError` where others may read it, with what can be done beside closing it, and `OSError`.
+    """
+    with file.open("rb") as opened:
+        if os.fstat(opened.fileno()).st_mode & 0o077:
+            raise IssueError(f"{file} can be read by others: run `chmod 600 {file}`, {remedy}")
+        return opened.read(64 * 1024)
 
 
 def _public_members(alg: str, key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> dict[str, str]:
@@ -144,7 +160,7 @@ def _lines(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def _replace(file: Path, data: bytes, mode: int) -> None:
+def write_whole(file: Path, data: bytes, mode: int) -> None:
     """Write a whole file or nothing; until it is complete it can be read by nobody else."""
     descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.core.ids import RUN_ID, new_id
-from gateway.identity.issue import IssueError, PrivateKey, load_key, private_file
+from gateway.identity.issue import IssueError, PrivateKey, key_file, load_key, private_file
 from gateway.identity.keys import KeyMistakes, read_jwks
 from gateway.identity.registry import one_segment
 from gateway.identity.settings import AgentSettings, IdentitySettings, IssuerSettings
@@ -42,6 +42,8 @@ def mint(
     Raises `IssueError` where it could not be accepted, and `OSError` where a file cannot be read.
     """
     agent = _agent(agents, agent_id)
+    if not agent.issuer:
+        raise IssueError(f"agent {agent_id} has API keys and no tokens: use one (`passgate keys api` makes them)")
     issuer = next((one for one in identity.issuers if one.name == agent.issuer), None)
     if issuer is None:
         raise IssueError(f"agent {agent_id} is of issuer {agent.issuer}, which is not configured")
@@ -57,7 +59,7 @@ def mint(
     start, key = int(now), _key(issuer, key_file)
     claims: dict[str, object] = {
         **agent.claims,
-        "iss": issuer.iss,
+        "iss": issuer.identifier,
         "sub": subject,
         "aud": identity.audience,
         "iat": start,
@@ -94,7 +96,8 @@ def _subject(agent: AgentSettings, asked: str | None) -> str:
 
 def _key(issuer: IssuerSettings, file: Path | None) -> PrivateKey:
     """The private key that signs, once it is sure that the gateway accepts it."""
-    secret_file = file or private_file(issuer.keys.file)
+    public_file = key_file(issuer)
+    secret_file = file or private_file(public_file)
     try:
         key = load_key(secret_file)
     except FileNotFoundError:
@@ -102,14 +105,14 @@ def _key(issuer: IssuerSettings, file: Path | None) -> PrivateKey:
     if key.alg not in issuer.algs:
         raise IssueError(f"{secret_file} is an {key.alg} key: add {key.alg} to `algs` of issuer {issuer.name}")
     try:
-        public = read_jwks(issuer.keys.file.read_bytes()).find(key.kid, key.alg)
+        public = read_jwks(public_file.read_bytes()).find(key.kid, key.alg)
     except FileNotFoundError:
         public = None
     except KeyMistakes as error:
-        raise IssueError(f"{issuer.keys.file}: {error}") from None
+        raise IssueError(f"{public_file}: {error}") from None
     if public is None:
         raise IssueError(
-            f"{issuer.keys.file} does not hold the public key to {secret_file}: "
+            f"{public_file} does not hold the public key to {secret_file}: "
             f"run `passgate keys new --issuer {issuer.name} --rotate`"
         )
     return key

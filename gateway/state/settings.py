@@ -18,4 +18,9 @@ class StateSettings:
     volatile: Text | None = None
     """What may be lost. Nothing is kept there yet."""
     keys: Path | None = None
-    """The gateway's own keys. Nothing is kept there yet."""
+    """The folder of the gateway's own keys; without it `keys` beside the durable store."""
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the gateway's own keys are, one file for each purpose."""
+        return self.keys or self.durable.parent / "keys"

@@ -31,14 +31,14 @@ HostName = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """The certificate of a listener."""
-
-    NOT_BUILT: ClassVar[Mapping[str, str]] = {"client_ca": "client certificates are not built yet"}
+    """The certificate of a listener; changed contents of these files are taken over without a restart."""
 
     cert: Path
     """The certificate chain as PEM."""
     key: Path
     """Its private key as PEM."""
+    client_ca: Path | None = None
+    """The authorities (PEM) of client certificates: on `agents` a client may show one, elsewhere it must."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,11 @@ class ListenSettings:
     """For metrics and health."""
     admin: AdminDoorSettings = field(default_factory=AdminDoorSettings)
     """For operators."""
+
+    @property
+    def doors(self) -> dict[str, DoorSettings]:
+        """All three by name."""
+        return {"agents": self.agents, "metrics": self.metrics, "admin": self.admin}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

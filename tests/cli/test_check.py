@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import main
+from tests.simulator.authority import Authority
 
 CONFIG = """
 identity:
@@ -51,6 +52,24 @@ def test_check_looks_at_certificates(tmp_path: Path, capsys: pytest.CaptureFixtu
     path.write_text(CONFIG + "listen: {agents: {tls: {cert: gone.crt, key: keys.json}}}\n")
     assert main(["check", "--config", str(path)]) == 2
     assert f"{path}:6: listen.agents.tls: " in capsys.readouterr().err
+
+
+def test_check_looks_at_the_authorities_of_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A `client_ca` that is missing or holds no certificate is a mistake of its own, for each listener."""
+    authority = Authority()
+    authority.server().save(tmp_path, "tls")
+    authority.save(tmp_path, "good.pem")
+    (tmp_path / "empty.pem").write_text("no certificate\n")
+    path = tmp_path / "config.yaml"
+    doors = {"agents": "gone.pem", "metrics": "empty.pem", "admin": "good.pem"}
+    lines = [f"  {name}: {{tls: {{cert: tls.crt, key: tls.key, client_ca: {file}}}}}\n" for name, file in doors.items()]
+    path.write_text(f"{CONFIG}listen:\n{''.join(lines)}")
+    assert main(["check", "--config", str(path)]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "client_ca" in line]
+    assert [line.split(": ")[:2] for line in said] == [
+        [f"{path}:7", "listen.agents.tls.client_ca"],
+        [f"{path}:8", "listen.metrics.tls.client_ca"],
+    ]
 
 
 def test_check_of_a_file_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

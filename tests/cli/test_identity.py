@@ -16,7 +16,7 @@ from gateway.core.clock import SystemClock
 from gateway.core.principal import Principal
 from gateway.core.sources import DiskSources
 from gateway.identity import Identity
-from tests.identity.door import CHAT, head
+from tests.identity import door
 
 CONFIG = """
 listen: {agents: {bind: "0.0.0.0:8123"}}
@@ -48,7 +48,7 @@ def identify(config: Path, token: str) -> Principal:
     """What a gateway with this configuration makes of a token."""
     settings = load(config, DiskSources()).settings
     identity = Identity.build(settings.identity, settings.agents, DiskSources(), SystemClock(), None)
-    return identity.identify(head(("x-api-key", token)), CHAT)
+    return door.identify(identity, door.head(("x-api-key", token)))
 
 
 def test_key_and_token(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,6 +111,24 @@ def test_wrong_use(words: list[str], said: str, config: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     assert said in printed.err
     assert printed.out == ""
+
+
+def test_an_api_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The key is all that is printed; the line to paste lets the gateway know it, and does not contain it."""
+    assert main(["keys", "api", "--agent", "scratch"]) == 0
+    said = capsys.readouterr()
+    key = said.out.strip()
+    assert said.out == f"{key}\n"
+    assert key not in said.err
+    (line,) = (line.strip() for line in said.err.splitlines() if "key_sha256" in line)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{CONFIG}  - id: scratch\n    {line}\n")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/jwks.json").write_text('{"keys": []}')
+    principal = identify(config, key)
+    assert (principal.agent.id, principal.assurance) == ("scratch", "key")
+    assert passgate(config, "token", "mint", "--agent", "scratch") == 2
+    assert "agent scratch has API keys and no tokens" in capsys.readouterr().err
 
 
 def test_configuration_with_mistakes(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,11 @@ from gateway.core.clock import SystemClock
 from gateway.core.principal import Principal
 from gateway.core.sources import DiskSources
 from gateway.identity import Identity
-from gateway.identity.issue import IssueError, PrivateKey, add_key, load_key, private_file
+from gateway.identity.issue import IssueError, PrivateKey, add_key, key_file, load_key, private_file
 from gateway.identity.keys import read_jwks
 from gateway.identity.mint import Minted, mint
 from gateway.identity.settings import AgentSettings, IdentitySettings, IssuerSettings, KeySettings
-from tests.identity.door import CHAT, head
+from tests.identity import door
 
 CLOCK = SystemClock()
 AGENTS = [
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> IdentitySettings:
 
 
 def keys_file(settings: IdentitySettings) -> Path:
-    return settings.issuers[0].keys.file
+    return key_file(settings.issuers[0])
 
 
 def minted(settings: IdentitySettings, agent: str, **claims: Any) -> Minted:  # noqa: ANN401 - `mint`'s own arguments
@@ -47,7 +47,7 @@ def minted(settings: IdentitySettings, agent: str, **claims: Any) -> Minted:  # 
 def identify(settings: IdentitySettings, token: str, agents: Sequence[AgentSettings] = AGENTS) -> Principal:
     """What a gateway that starts now makes of the token."""
     identity = Identity.build(settings, agents, DiskSources(), CLOCK, None)
-    return identity.identify(head(("Authorization", f"Bearer {token}")), CHAT)
+    return door.identify(identity, door.head(("Authorization", f"Bearer {token}")))
 
 
 @pytest.mark.parametrize("alg", ["EdDSA", "ES256"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from gateway.core.principal import Agent
 from gateway.identity import REMEMBERED_SECONDS, Identity
+from gateway.identity.delegation import Delegates, OwnIssuer
 from gateway.identity.keys import read_jwks
+from gateway.identity.proof import Proofs
 from gateway.identity.registry import Entry, Registry
 from gateway.identity.tokens import Issuer as KnownIssuer
 from gateway.identity.tokens import Verifier
-from tests.identity.door import CHAT, Door, head
+from tests.identity.door import PUBLIC_URL, Door, head, identify, issuer_settings
 from tests.simulator.clock import SetClock
 from tests.simulator.issuer import Issuer
 
@@ -66,12 +68,23 @@ def test_new_keys(issuer: Issuer, clock: SetClock) -> None:
 
 def test_memory_is_bounded(issuer: Issuer, clock: SetClock) -> None:
     """However many tokens come by, only the latest are remembered."""
-    known = KnownIssuer("dev", issuer.iss, frozenset({"EdDSA"}), frozenset({"at+jwt"}), 3600, read_jwks(issuer.jwks()))
+    known = KnownIssuer.of(issuer_settings(issuer), read_jwks(issuer.jwks()))
     verifier = Verifier([known], audience=issuer.audience, public_url=None, skew=0, clock=clock)
     registry = Registry([Entry(Agent("a"), "dev", issuer.subject, {})])
-    identity = Identity(verifier, registry, skew=0, clock=clock, remembered=3)
+    proofs = Proofs(public_url=PUBLIC_URL, scheme="https", secret=b"", clock=clock)
+    nobody = Delegates(OwnIssuer.of(issuer.audience, None), [], {})
+    identity = Identity(
+        verifier,
+        registry,
+        proofs,
+        delegates=nobody,
+        proof_required=lambda _: False,
+        skew=0,
+        clock=clock,
+        remembered=3,
+    )
     heads = [head(("x-api-key", issuer.token(clock.time, jti=f"t-{n}"))) for n in range(4)]
-    first, second, third, _ = (identity.identify(one, CHAT) for one in heads)
-    assert identity.identify(heads[1], CHAT) is second
-    assert identity.identify(heads[2], CHAT) is third
-    assert identity.identify(heads[0], CHAT) is not first
+    first, second, third, _ = (identify(identity, one) for one in heads)
+    assert identify(identity, heads[1]) is second
+    assert identify(identity, heads[2]) is third
+    assert identify(identity, heads[0]) is not first
