@@ -3,7 +3,7 @@
 1. What is in force is one record of files, read once; all processes run on it, whatever the disk
    says meanwhile.
 2. Another one takes its place in all workers or not at all, and one after the other.
-3. A changed file of secrets or keys is taken over by itself, alone: no other change on disk comes
+3. A changed file of secrets, keys or certificates is taken over by itself, alone: no other change on disk comes
    with it. It is compared by content, so nothing that happens while it is read is missed.
 """
 
@@ -19,12 +19,16 @@ from gateway.config import Config, ConfigMistakes, load
 from gateway.core.clock import Clock
 from gateway.core.sources import DiskSources
 from gateway.process.channel import ChannelError, Prepare
+from gateway.process.doors import not_renewed
 from gateway.telemetry.logs import Log
 from gateway.web.admin import Operators, ensure_admin_token
 
 _LOOK_EVERY: Final = 2.0
-"""Seconds between two looks at the files of secrets and keys."""
+"""Seconds between two looks at the files of secrets, keys and certificates."""
 _FIXED: Final = ("listen", "workers", "state")
+
+Change = Callable[[Config, Prepare], Awaitable[None]]
+"""Has a configuration take the place of the one in force; raises where it cannot."""
 
 
 class InForce:
@@ -62,15 +66,15 @@ class InForce:
         """What is in force, for workers."""
         return self._offer(self._sources)
 
-    async def reload(self, change: Callable[[Prepare], Awaitable[None]]) -> list[str]:
+    async def reload(self, change: Change) -> list[str]:
         """Read everything again and swap it in by `change`; returns the reasons where the old state was kept."""
         async with self._taking:
             problems, _ = await self._take(DiskSources(), change)
             self._refused = {"reload": problems}
         return problems
 
-    async def watch(self, change: Callable[[Prepare], Awaitable[None]]) -> None:
-        """Take over secret and key files as they change, for ever."""
+    async def watch(self, change: Change) -> None:
+        """Take over files of secrets, keys and certificates as they change, for ever."""
         refused: dict[str, bytes | None] = {}
         while True:
             await asyncio.sleep(_LOOK_EVERY)
@@ -87,7 +91,7 @@ class InForce:
                 self._refused["watched"], again = await self._take(fresh, change)
                 refused = {} if again else found
 
-    async def _take(self, sources: DiskSources, change: Callable[[Prepare], Awaitable[None]]) -> tuple[list[str], bool]:
+    async def _take(self, sources: DiskSources, change: Change) -> tuple[list[str], bool]:
         """Swap in what `sources` say. Gives the reasons where the old state was kept, and whether to try again."""
         problems, again = await self._try_to_take(sources, change)
         if problems:
@@ -97,16 +101,15 @@ class InForce:
         self.log.flush()
         return problems, again
 
-    async def _try_to_take(
-        self, sources: DiskSources, change: Callable[[Prepare], Awaitable[None]]
-    ) -> tuple[list[str], bool]:
+    async def _try_to_take(self, sources: DiskSources, change: Change) -> tuple[list[str], bool]:
         try:
             config = await asyncio.to_thread(_load, self.config.path, sources)
-            fixed = self._unchangeable(config)
-            if fixed:
-                return fixed, False
+            listen = config.settings.listen
+            problems = self._unchangeable(config) or not_renewed(listen, self._sources, sources, self._clock.now())
+            if problems:
+                return problems, False
             operators = self._operators_of(config)
-            await change(self._offer(sources))
+            await change(config, self._offer(sources))
         except ConfigMistakes as mistakes:
             return [str(complaint) for complaint in mistakes.complaints], False
         except ChannelError as error:
@@ -115,6 +118,7 @@ class InForce:
             return [f"{type(error).__name__}: {error}"], False
         self.config, self.operators, self._sources = config, operators, sources
         self.taken_at = self._clock.now()
+        self.log.flush()
         self.log = _log_of(config)
         return [], False
 

@@ -10,8 +10,10 @@ from gateway.core.clock import Clock, rfc3339
 from gateway.core.money import usd_text
 from gateway.core.run import RunFacts
 from gateway.metering.prices import PriceBook
+from gateway.process.doors import Doors
 from gateway.process.in_force import InForce
 from gateway.process.pool import WorkerPool
+from gateway.process.trust import Trust
 from gateway.telemetry.metrics import Registry
 from gateway.web.metrics import Check
 
@@ -24,11 +26,15 @@ class _Store(Protocol):
 class Overview:
     """Looks at everything and changes nothing; `draining` says whether the gateway is stopping."""
 
-    def __init__(self, now: InForce, pool: WorkerPool, store: _Store, draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, now: InForce, pool: WorkerPool, store: _Store, trust: Trust, doors: Doors, draining: Callable[[], bool]
+    ) -> None:
         """`now` is the configuration in force."""
         self._now = now
         self._pool = pool
         self._store = store
+        self._trust = trust
+        self._doors = doors
         self._draining = draining
 
     def readiness(self) -> tuple[bool, list[Check]]:
@@ -44,6 +50,8 @@ class Overview:
         if problems := self._now.problems:
             text = f"the last reload was refused, the old state serves: {problems[0]}"
             checks.append(Check("config", "warning", text))
+        checks += self._trust.checks()
+        checks += self._doors.checks()
         checks += [Check("off", "warning", reason) for reason in self._now.config.off.values()]
         return not any(check.status == "failing" for check in checks), checks
 
@@ -82,6 +90,8 @@ class Overview:
         registry.gauge("config_last_reload_successful", lambda: [((), 0.0 if now.problems else 1.0)])
         registry.gauge("config_last_reload_success_timestamp_seconds", lambda: [((), now.taken_at)])
         registry.gauge("price_book_age_seconds", lambda: [((), prices.age_seconds(clock.now()))])
+        registry.gauge("jwks_age_seconds", self._trust.ages)
+        registry.gauge("tls_cert_expiry_timestamp_seconds", self._doors.expiries)
         registry.gauge("build_info", lambda: [((__version__,), 1.0)])
 
 

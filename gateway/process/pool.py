@@ -124,6 +124,11 @@ class WorkerPool:
             commit = Commit(configuration.generation)
             await asyncio.gather(*(self._commit(worker, commit) for worker in asked))
 
+    def tell_all(self, message: AnyMessage) -> None:
+        """Tell every worker that has a channel; those too that serve later, so that nothing falls in between."""
+        for worker in self.workers.values():
+            worker.channel.tell(message)
+
     async def flush(self) -> None:
         """Have all workers tell what they counted; one that does not answer soon tells it later."""
 

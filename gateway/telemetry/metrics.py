@@ -66,6 +66,8 @@ METRICS: Final[dict[str, Declared]] = {
     "config_last_reload_successful": Declared("gauge", "1 when the last reload of the configuration was taken."),
     "config_last_reload_success_timestamp_seconds": Declared("gauge", "When a configuration was last taken."),
     "price_book_age_seconds": Declared("gauge", "Age of the shipped price book."),
+    "jwks_age_seconds": Declared("gauge", "Time since an issuer's keys were last fetched or read.", ("issuer",)),
+    "tls_cert_expiry_timestamp_seconds": Declared("gauge", "When a listener's certificate ends.", ("listener",)),
     "series_dropped": Declared("counter", "Label sets folded into _other at telemetry.max_series."),
     "build_info": Declared("gauge", "The running version.", ("version",)),
 }

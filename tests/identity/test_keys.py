@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ from hypothesis import strategies as st
 
 from gateway.core.sources import KeptSources
 from gateway.identity import Identity, IdentityMistakes
-from gateway.identity.keys import KeyMistakes, KeySet, PublicKey, read_jwks, thumbprint
+from gateway.identity.keys import (
+    JWT_SVIDS,
+    SIGNATURES,
+    KeyMistakes,
+    KeySet,
+    PublicKey,
+    key_uses,
+    read_jwks,
+    thumbprint,
+)
 from gateway.identity.settings import IdentitySettings
 from tests.identity.door import issuer_settings
 from tests.simulator.clock import SetClock
@@ -40,7 +50,7 @@ def mistakes(*keys: object) -> str:
     return str(caught.value)
 
 
-def without(jwk: dict[str, str], *names: str, **changes: object) -> dict[str, object]:
+def without(jwk: Mapping[str, object], *names: str, **changes: object) -> dict[str, object]:
     """A key with members left out and changed."""
     return {name: value for name, value in {**jwk, **changes}.items() if name not in names}
 
@@ -208,8 +218,77 @@ def test_too_many_keys() -> None:
 )
 def test_any_file(data: bytes) -> None:
     """Whatever stands in a key file, reading it gives keys or a list of mistakes."""
-    with suppress(KeyMistakes):
-        assert len(read_jwks(data)) == 0
+    for uses in (SIGNATURES, JWT_SVIDS):
+        with suppress(KeyMistakes):
+            assert len(read_jwks(data, uses)) == 0
+
+
+# -- SPIFFE bundles (SPIFFE Trust Domain and Bundle §4)
+
+SVID = without(EC, use="jwt-svid", kid="svid")
+X509 = without(EC, "kid", "alg", use="x509-svid", x5c=["MIIB"])
+
+
+def bundle(*keys: object, **members: object) -> KeySet:
+    """What a verifier of JWT-SVIDs reads in a bundle of these keys."""
+    return read_jwks(json.dumps({"keys": keys, **members}).encode(), JWT_SVIDS)
+
+
+def test_keys_of_a_bundle(rsa: dict[str, str]) -> None:
+    """I3: JWT-SVIDs are verified with `jwt-svid` keys alone; others of the bundle and unknown ones are left alone."""
+    keys = bundle(X509, SVID, without(rsa, "use"), ED, without(rsa, use="wit-svid"), {"kty": "AKP", "use": "jwt-svid"})
+    assert len(keys) == 1
+    assert found(keys, "svid", "ES256").kid == "svid"
+    assert len(bundle()) == 0
+    both = read_jwks(json.dumps({"keys": [SVID, ED, X509]}).encode(), SIGNATURES | JWT_SVIDS)
+    assert [both.find(kid, alg) is not None for kid, alg in (("svid", "ES256"), ("ed", "EdDSA"))] == [True, True]
+    assert len(both) == 2
+
+
+def test_a_key_of_a_bundle_has_a_name() -> None:
+    """A `jwt-svid` key without `kid` refuses the bundle; an X.509 authority needs none."""
+    for nameless in (without(SVID, "kid"), SVID | {"kid": ""}, SVID | {"kid": None}):
+        with pytest.raises(KeyMistakes, match=r"keys\[1\]\.kid"):
+            bundle(X509, nameless)
+
+
+def test_numbers_of_a_bundle() -> None:
+    """A bundle's sequence and refresh hint are whole numbers or not there."""
+    keys = bundle(SVID, spiffe_sequence=12, spiffe_refresh_hint=300)
+    assert (keys.sequence, keys.refresh_hint) == (12, 300)
+    assert (bundle(SVID).sequence, bundle(SVID).refresh_hint) == (None, None)
+    for odd in (-1, 1.5, "12", True, None, [1]):
+        for name in ("spiffe_sequence", "spiffe_refresh_hint"):
+            with pytest.raises(KeyMistakes, match=f"{name}: is not a whole number"):
+                bundle(SVID, **{name: odd})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "uses"),
+    [
+        (["jwt"], {"sig"}),
+        (["at+jwt", "txn-token"], {"sig"}),
+        (["k8s"], {"sig"}),
+        (["jwt-svid"], {"jwt-svid"}),
+        (["jwt-svid", "x509-svid"], {"jwt-svid"}),
+        (["jwt-svid", "at+jwt"], {"jwt-svid", "sig"}),
+        (["x509-svid"], set()),
+    ],
+    ids=str,
+)
+def test_whose_keys_count(kinds: list[str], uses: set[str]) -> None:
+    """Which keys of a set an issuer signs with follows from the kinds of credential that it gives out."""
+    assert key_uses(kinds) == uses
+
+
+def test_the_same_key_in_two_readings(rsa: dict[str, str]) -> None:
+    """I22: a key is the same where name, numbers and algorithms are; whatever differs makes it another one."""
+    key = found(read(ED, rsa), "rsa", "RS256")
+    assert key in read(rsa)
+    assert key in read(ED, rsa | {"use": "sig", "x5t": "anything"})
+    other = Issuer(kid="rsa", alg="RS256").jwk()
+    for changed in (rsa | {"kid": "rsa-2"}, without(rsa, "alg"), without(rsa, "kid"), rsa | {"n": other["n"]}, ED):
+        assert key not in read(changed)
 
 
 def test_thumbprint() -> None:

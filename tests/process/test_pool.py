@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.channel import AnyMessage, ChannelError, Prepare
+from gateway.process.channel import AnyMessage, ChannelError, Hello, Prepare, Stops, Welcome
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.telemetry.logs import Log
 from tests.simulator.gateway import alive
@@ -18,8 +18,8 @@ async def test_workers_that_cannot_take_the_first_configuration_end_the_start(tm
     """The start fails with the worker's name and its own reason, and no process stays."""
     wills: list[str] = []
 
-    async def handle(_: WorkerProcess, __: AnyMessage) -> AnyMessage | None:
-        return None
+    async def handle(_: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
+        return Welcome(b"", {}, Stops(0, 0.0, [], [])) if isinstance(message, Hello) else None
 
     async def reaped(name: str) -> None:
         wills.append(name)

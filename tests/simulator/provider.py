@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Coroutine
 from types import TracebackType
@@ -27,9 +28,9 @@ class ScriptedProvider:
     A name is the model that is asked for, or the path of a request without one; the last script repeats.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._scripts: dict[str, tuple[Script, ...]] = {}
-        self._upstream = ScriptedUpstream([self._choose])
+        self._upstream = ScriptedUpstream([self._choose], tls=tls)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
