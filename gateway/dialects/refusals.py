@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -43,18 +44,30 @@ _GEMINI_STATUSES: Final = {
     500: "INTERNAL",
     504: "DEADLINE_EXCEEDED",
 }
-_CHALLENGES: Final = {"identity_missing": 'Bearer realm="passgate"'}
-_INVALID_TOKEN: Final = 'Bearer realm="passgate", error="invalid_token"'  # noqa: S105  RFC 6750 §3.1, no secret
+# RFC 6749 §4.1.2.1 has the words for what is not the client's fault, §5.2 the others.
+_OAUTH_ERRORS: Final = {
+    401: "invalid_client",
+    403: "access_denied",
+    500: "server_error",
+    502: "temporarily_unavailable",
+    503: "temporarily_unavailable",
+    504: "temporarily_unavailable",
+}
+# What is wrong with a subject token, and what it allows, is wrong with the request (RFC 8693 §2.2.2).
+_OF_THE_REQUEST: Final = frozenset(
+    {"identity_invalid", "identity_expired", "identity_conflict", "proof_invalid", "run_limit"}
+)
+_NOT_IN_OAUTH: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749 §5.2, error_description
 
 
 def render(refusal: Refusal, dialect: str, request_id: str) -> tuple[int, Headers, bytes]:
     """Status, headers and body of a refusal.
 
-    The headers leave out `content-length`, which the door adds. A 401 without a challenge of its own
-    gets the plain one of RFC 6750.
+    The headers leave out `content-length`, which the door adds, and the challenges of a 401 (`identity/challenges.py`).
     """
     body = _SHAPES.get(dialect, _problem)(refusal, request_id)
     problem = dialect not in _JSON_DIALECTS
+    status = _oauth_error(refusal)[0] if dialect == "oauth" else refusal.status
     headers = [
         ("content-type", "application/problem+json" if problem else "application/json"),
         ("gateway-refusal", refusal.code),
@@ -66,11 +79,9 @@ def render(refusal: Refusal, dialect: str, request_id: str) -> tuple[int, Header
     elif refusal.repeat is Repeat.LATER:
         headers.append(("retry-after", str(refusal.retry_after)))
     headers.extend(refusal.headers)
-    if refusal.status == HTTPStatus.UNAUTHORIZED and not any(
-        name.lower() == "www-authenticate" for name, _ in refusal.headers
-    ):
-        headers.append(("www-authenticate", _CHALLENGES.get(refusal.code, _INVALID_TOKEN)))
-    return refusal.status, headers, _json(body)
+    if dialect == "oauth":
+        headers.append(("cache-control", "no-store"))
+    return status, headers, _json(body)
 
 
 def stream_error(refusal: Refusal, dialect: str, request_id: str) -> bytes:
@@ -147,6 +158,26 @@ def _gemini(refusal: Refusal, request_id: str) -> _Body:
     }
 
 
+def _oauth_error(refusal: Refusal) -> tuple[int, str]:
+    """The status and the word at a token endpoint; a refusal that has a word of its own says it as `error`."""
+    error = refusal.fields.get("error")
+    if error == "invalid_token":  # the word of RFC 6750, for resources
+        error = None
+    if refusal.code in _OF_THE_REQUEST and error != "invalid_client":
+        return HTTPStatus.BAD_REQUEST, str(error or "invalid_request")
+    return refusal.status, str(error or _OAUTH_ERRORS.get(refusal.status, "invalid_request"))
+
+
+def _oauth(refusal: Refusal, request_id: str) -> _Body:
+    """RFC 6749 §5.2, for the token endpoint."""
+    described = _NOT_IN_OAUTH.sub(lambda found: "'" if found[0] == '"' else "?", _sentence(refusal))
+    return {
+        "error": _oauth_error(refusal)[1],
+        "error_description": described,
+        "gateway": _gateway(refusal, request_id),
+    }
+
+
 def _problem(refusal: Refusal, request_id: str) -> _Body:
     """RFC 9457, for HTTP tools, own and well-known addresses."""
     known = refusal.status in HTTPStatus._value2member_map_
@@ -164,5 +195,6 @@ _SHAPES: Final[dict[str, Callable[[Refusal, str], _Body]]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "gemini": _gemini,
+    "oauth": _oauth,
 }
 _JSON_DIALECTS: Final = frozenset(_SHAPES)

@@ -6,7 +6,7 @@ different ones are refused, since two parts could otherwise each believe another
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from gateway.core.call import Address, Head, Headers
@@ -18,9 +18,16 @@ _KEY_HEADERS: Final = ("x-api-key", "x-goog-api-key")
 _IN_URL: Final = frozenset({"access_token", "key"})  # RFC 6750 §2.3; Google's SDKs and curl examples
 
 
-def credential(head: Head, address: Address) -> str:
-    """The token that the request carries; raises `Refusal` where there is none, or not just one."""
-    token, source = _authorization(head.headers), "Authorization"
+class Presented(NamedTuple):
+    """The credential of a request."""
+
+    token: str  # a signed token or an API key; empty: the client certificate speaks for itself
+    dpop: bool = False  # it came as `Authorization: DPoP`, or with a proof where no scheme can say so
+
+
+def credential(head: Head, address: Address) -> Presented:
+    """What the request carries; raises `Refusal` where there is nothing, or not just one."""
+    (token, dpop), source = _authorization(head.headers), "Authorization"
     for name in _KEY_HEADERS:
         for value in head.headers.getall(name, _NONE):
             if value and token and value != token:
@@ -29,30 +36,32 @@ def credential(head: Head, address: Address) -> str:
                 token, source = value, name
     if head.query:
         _refuse_in_url(head.query, address, token)
-    if not token:
-        raise Refusal(
-            "identity_missing",
-            "this address needs an agent's token, as `Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`; "
-            "in production the agents' own issuer gives it out, for development "
-            "`passgate token mint --agent ID --ttl 1h` prints one",
-            headers=(("WWW-Authenticate", 'Bearer realm="passgate"'),),  # RFC 6750 §3.1: no error code here
-        )
-    return token
+    if not token and head.certificate is None:
+        raise missing()
+    return Presented(token, dpop)
 
 
-def _authorization(headers: Headers) -> str:
-    """The bearer token (RFC 6750 §2.1), empty where there is none."""
+def missing() -> Refusal:
+    """The refusal of a request that says nothing of who sent it."""
+    return Refusal(
+        "identity_missing",
+        "this address needs an agent's token, as `Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`; "
+        "in production the agents' own issuer gives it out, for development "
+        "`passgate token mint --agent ID --ttl 1h` prints one",
+    )
+
+
+def _authorization(headers: Headers) -> tuple[str, bool]:
+    """The token (RFC 6750 §2.1, RFC 9449 §7.1), empty where there is none, and whether it comes with a proof."""
     values = headers.getall("authorization", _NONE)
     if len(values) > 1:
         raise _conflict("Authorization", "Authorization")
     if not values or not values[0]:
-        return ""
+        return "", False
     scheme, _, token = values[0].partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip(" ")
-    if scheme.lower() == "dpop":
-        raise invalid("Authorization: DPoP, and proofs of possession are not built yet")
-    raise invalid("Authorization has another scheme than Bearer")
+    if scheme.lower() in {"bearer", "dpop"}:
+        return token.strip(" "), scheme.lower() == "dpop"
+    raise invalid("Authorization has another scheme than Bearer and DPoP")
 
 
 def _refuse_in_url(query: str, address: Address, token: str) -> None:
@@ -70,12 +79,10 @@ def _refuse_in_url(query: str, address: Address, token: str) -> None:
 
 
 def _conflict(one: str, other: str) -> Refusal:
-    challenge = 'Bearer realm="passgate", error="invalid_request", error_description="More than one credential"'
     return Refusal(
         "identity_conflict",
         f"the request carries different credentials in `{one}` and `{other}`; send one of them, or the same in both"
         if one != other
         else f"the request carries `{one}` twice; send it once",
         fields={"headers": [one, other]},
-        headers=(("WWW-Authenticate", challenge),),
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.simulator.example import Example
+from tests.simulator.gateway import joined
 
 PAYMENT = {"order_id": "A1", "amount": 1250, "currency": "EUR"}
 
@@ -54,7 +55,7 @@ class Answer:
         assert (done.returncode, done.stderr) == (0, "")
         head, _, body = done.stdout.partition("\n\n")
         first, *lines = head.splitlines()
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        headers = joined((name, value.strip()) for name, _, value in (line.partition(":") for line in lines))
         return cls(int(first.split()[1]), headers, body)
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
@@ -124,7 +125,7 @@ def test_what_no_rule_allows_is_refused(curl: Curl) -> None:
 
 
 def test_nobody_is_told_how_to_become_somebody(curl: Curl) -> None:
-    """Without a credential the answer is 401, names the scheme and says how to get a token."""
+    """Without a credential the answer is 401, names the schemes and says how to get a token."""
     said = curl.ask("/v1/chat/completions", "-d '{}'")
     assert (said.status, said.headers["gateway-refusal"]) == (401, "identity_missing")
     assert said.headers["www-authenticate"].startswith("Bearer")
