@@ -107,6 +107,8 @@ class AgentsDoor:
         self._open = 0
         self._empty = asyncio.Event()
         self._connections: _Server | None = None
+        self._sock: socket.socket  # a server closes the descriptor that it was given, so each gets its own
+        self._backlog: int
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -119,11 +121,24 @@ class AgentsDoor:
         """Serve on a bound socket, which may be shared with other processes."""
         loop = asyncio.get_running_loop()
         self._connections = _Server(self, loop)
-        handshake = self.deadlines.head if tls is not None else None
-        self._server = await loop.create_server(
-            self._connections, sock=sock, ssl=tls, ssl_handshake_timeout=handshake, backlog=backlog
-        )
+        self._sock, self._backlog = sock, backlog
+        self._server = await self._listen(self._connections, tls)
         self._timer = loop.call_later(self.deadlines.tick, self._tick)
+
+    async def renew(self, tls: ssl.SSLContext) -> None:
+        """Have connections begin with another context from now on; those that are open stay as they are."""
+        if self._connections is None or self._server is None or self.draining:
+            return
+        before, self._server = self._server, await self._listen(self._connections, tls)
+        before.close()
+        if self.draining:  # it began meanwhile
+            self._server.close()
+
+    async def _listen(self, connections: _Server, tls: ssl.SSLContext | None) -> asyncio.Server:
+        handshake = self.deadlines.head if tls is not None else None
+        return await asyncio.get_running_loop().create_server(
+            connections, sock=self._sock.dup(), ssl=tls, ssl_handshake_timeout=handshake, backlog=self._backlog
+        )
 
     async def drain(
         self,
@@ -140,6 +155,7 @@ class AgentsDoor:
         self.draining = True
         if self._server is not None:
             self._server.close()
+            self._sock.close()
         for connection in self._all():
             if connection.idle and not connection.fresh:
                 connection.hang_up()

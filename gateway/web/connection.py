@@ -79,6 +79,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_big",
+        "_certificate",
         "_closing_since",
         "_deaf",
         "_exchange",
@@ -119,6 +120,7 @@ class Connection(RequestHandler):
         self._stalled_since = 0.0
         self._served = False
         self._peer = ""
+        self._certificate: bytes | None = None  # of the client, DER
 
     # -- what the transport calls
 
@@ -126,6 +128,9 @@ class Connection(RequestHandler):
         """Start to serve, or refuse where the door is full (R18)."""
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]) if isinstance(name, tuple) else ""
+        session = transport.get_extra_info("ssl_object")
+        if session is not None:  # asked once, not per request: what a session proved stays (we never renegotiate)
+            self._certificate = session.getpeercert(binary_form=True)
         super().connection_made(transport)
         assert self.transport is not None  # noqa: S101 - set above; for the type checker
         self.transport.set_write_buffer_limits(high=_WRITE_BUFFER)
@@ -240,7 +245,7 @@ class Connection(RequestHandler):
         if door.trusted_proxies:
             peer = client_address(peer, message.headers.getall("X-Forwarded-For", ()), door.trusted_proxies)
         try:
-            head = read_head(message, door.hosts, peer, measure=self._big)
+            head = read_head(message, door.hosts, peer, measure=self._big, certificate=self._certificate)
         except Refusal as refusal:
             path, _, query = message.path.partition("?")
             head = Head(message.method, path, query, plain(message.headers), peer)

@@ -59,9 +59,12 @@ def from_parser(error: BaseException) -> Refusal:
     return malformed("the request is not HTTP that can be read in one way only", detail=str(error)[:300])
 
 
-def read_head(message: RawRequestMessage, hosts: Hosts, peer: str, *, measure: bool) -> Head:
+def read_head(
+    message: RawRequestMessage, hosts: Hosts, peer: str, *, measure: bool, certificate: bytes | None = None
+) -> Head:
     """The head of a parsed request; raises `Refusal` (400, 403 or 431).
 
+    `certificate` is what the connection's TLS session proved, which no header can say (I17).
     `measure` asks for the exact size to be checked; without it the caller knows that it fits.
     """
     headers = message.headers
@@ -97,4 +100,4 @@ def read_head(message: RawRequestMessage, hosts: Hosts, peer: str, *, measure: b
         raise malformed("Host is missing")
     hosts.check(host, headers.get(hdrs.ORIGIN), "listen.agents.hosts")
     path, _, query = target.partition("?")
-    return Head(message.method, path, query, plain(headers), peer)
+    return Head(message.method, path, query, plain(headers), peer, certificate)

@@ -32,5 +32,13 @@ async def listen(app: web.Application, sock: socket.socket, *, tls: ssl.SSLConte
     return runner
 
 
+async def listen_anew(runner: web.AppRunner, sock: socket.socket, *, tls: ssl.SSLContext) -> None:
+    """Serve on another descriptor of the socket with other TLS; connections that are open stay as they are."""
+    before = set(runner.sites)
+    await web.SockSite(runner, sock, ssl_context=tls).start()
+    for site in before:
+        await site.stop()
+
+
 async def _hide_software(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.pop("Server", None)

@@ -49,10 +49,12 @@ def test_lone_surrogate_stays() -> None:
         "authorization", "cookie", "gateway-run", "workflow-attestation", "prefer", "openai-organization",
         "openai-project", "x-goog-user-project", "anthropic-workspace-id", "connection", "transfer-encoding", "host",
         "x-http-method-override", "x-forwarded-for", "x-original-url", "content-length", "dpop", "x-api-key",
+        "client-cert", "client-cert-chain", "x-forwarded-client-cert", "x-client-cert", "x-client-cert-chain",
+        "x-ssl-client-cert", "x-ssl-cert", "ssl-client-cert", "x-arr-clientcert",
     ],
 )  # fmt: skip
 def test_some_headers_never_go_on(name: str) -> None:
-    """I25, P13: credentials, accounts, framing and method overrides are on no allow-list, by no config."""
+    """I17, I25, P13: credentials, accounts, framing and method overrides are on no allow-list, by no config."""
     assert never_upstream(name)
 
 

@@ -92,6 +92,50 @@ def test_ambiguity_names_no_agents_in_public() -> None:
     assert "red-team" in str(caught.value.detail)
 
 
+_PATTERNS = st.sampled_from(["", "a/b", "a/*", "a:b", "a:*", "b/b"])
+_CLAIMS = st.dictionaries(st.sampled_from("xyz"), st.sampled_from("12"), max_size=3)
+
+
+@given(
+    st.lists(st.tuples(_PATTERNS, _CLAIMS), max_size=8),
+    st.sampled_from(["a/b", "a:b", "b/b", "c"]),
+    st.dictionaries(st.sampled_from("xyz"), st.sampled_from(["1", "2", 1, None, ["1"]]), max_size=3),
+)
+def test_an_index_finds_what_a_walk_through_all_entries_finds(
+    entries: list[tuple[str, dict[str, str]]], subject: str, claims: dict[str, object]
+) -> None:
+    """Filing entries by their claims changes nothing of who is meant: one, nobody, or more than one."""
+    matching = [
+        str(number)
+        for number, (pattern, wanted) in enumerate(entries)
+        if pattern in {"", subject, one_segment(subject)}
+        and all(claims.get(name) == value for name, value in wanted.items())
+    ]
+    expected = matching[0] if len(matching) == 1 else AMBIGUOUS if matching else UNKNOWN
+    assert found(subject, *entries, claims=claims) == expected
+
+
+class Counting(dict[str, object]):
+    """Claims that count how often they are asked."""
+
+    asked = 0
+
+    def get(self, name: str, default: object = None) -> object:
+        """Count, and answer."""
+        self.asked += 1
+        return super().get(name, default)
+
+
+@pytest.mark.parametrize("subject", ["", "agent/*"])
+def test_ten_thousand_agents_that_differ_in_one_claim(subject: str) -> None:
+    """However many agents share a subject, or go without one, few of them are looked at for a token."""
+    entries = [Entry(Agent(str(n)), "dev", subject, {"env": "prod", "azp": f"app-{n}"}) for n in range(10_000)]
+    registry = Registry(entries)
+    claims = Counting(env="prod", azp="app-4711")
+    assert registry.find("dev", "agent/x", claims).id == "4711"
+    assert claims.asked <= 4
+
+
 @given(st.text(alphabet="ab/:*.", min_size=1, max_size=12))
 def test_wildcard_covers_one_segment_only(subject: str) -> None:
     """The only pattern that a subject can match is itself up to its last separator, and then `*`."""
