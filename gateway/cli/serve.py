@@ -43,7 +43,8 @@ def serve(given: argparse.Namespace) -> int:
     from gateway.build import prepare
     from gateway.config import ConfigMistakes, load
     from gateway.core.sources import DiskSources
-    from gateway.process.supervisor import StartError, Supervisor
+    from gateway.process.listening import StartError
+    from gateway.process.supervisor import Supervisor
     from gateway.web.agents import ParserMissing, require_c_parser
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the supervisor listens: all files are still being read

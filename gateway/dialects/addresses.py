@@ -44,8 +44,10 @@ INVENTORY: Final = (
     Served("*", "/tools/{tool}/{path...}", "http", "tool", under_runs=True),
     Served("GET", "/gateway/v1/runs/{run}", "own", "own_run"),
     Served("GET", "/gateway/v1/calls/{request_id}", "own", "own_call"),
+    Served("POST", "/oauth/token", "oauth", "token"),
     Served("GET", "/.well-known/jwks.json", "well_known", "jwks", anonymous=True),
     Served("GET", "/.well-known/oauth-protected-resource", "well_known", "protected_resource", anonymous=True),
+    Served("GET", "/.well-known/oauth-authorization-server", "well_known", "authorization_server", anonymous=True),
 )
 """Every address that is served, in the order of the contract."""
 
@@ -62,6 +64,7 @@ _PREFIXES: Final = {
     "tools": "http",
     "mcp": "mcp",
     "gateway": "own",
+    "oauth": "oauth",
     ".well-known": "well_known",
     # What SDKs ask for when their base URL lacks its prefix.
     "chat": "openai",
@@ -81,10 +84,7 @@ _NOT_BUILT: Final = (
     (re.compile(r"/v1/embeddings"), "the OpenAI embeddings API"),
     (re.compile(r"/v1/messages(/.*)?"), "the Anthropic dialect"),
     (re.compile(r"/v1beta(/.*)?"), "the Gemini dialect"),
-    (
-        re.compile(r"/oauth/token|/\.well-known/oauth-(authorization-server|protected-resource)(/.*)?"),
-        "this OAuth address",
-    ),
+    (re.compile(r"/\.well-known/oauth-(authorization-server|protected-resource)/.*"), "this OAuth address"),
     (re.compile(r"/gateway/v1/(attestations|budget|approvals(/.*)?)"), "this address of the gateway's own"),
 )
 
@@ -198,7 +198,7 @@ def _within(address: Address, run: str | None, incarnation: str | None) -> Addre
     """The same address of a run; the gateway's own addresses have no such prefix."""
     if run is None:
         return address
-    if address.operation in _RUNLESS or address.dialect in ("own", "well_known"):
+    if address.operation in _RUNLESS or address.dialect in ("own", "oauth", "well_known"):
         hint = f"this address stands without the run in front: {address.path}"
         return Address(address.dialect, "", address.path, _NONE, run, incarnation, hint)
     return replace(address, run=run, incarnation=incarnation)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.core.decision import RuleHit
+from gateway.core.principal import ASSURANCE
 from gateway.core.sources import Sources
 from gateway.policy.decide import PolicySet
 from gateway.policy.files import MatchEntry, PolicyFile, RuleEntry
-from gateway.policy.rules import ASSURANCE, Entries, Facts, Rule
+from gateway.policy.rules import Entries, Facts, Rule
 from gateway.policy.settings import PoliciesSettings
 from gateway.settings.binder import Binder, path_text
 from gateway.settings.complaints import Complaints, Place

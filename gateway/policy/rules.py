@@ -12,13 +12,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from gateway.core.call import Call
 from gateway.core.decision import RuleHit
 from gateway.core.principal import Principal
-
-ASSURANCE: Final = ("key", "bearer", "bound", "mtls")  # weakest first
 
 
 class Facts(NamedTuple):
@@ -42,7 +40,7 @@ class Facts(NamedTuple):
             agent.id,
             agent.team,
             agent.category,
-            principal.issuer,
+            principal.vouched_by,
             principal.assurance,
             call.kind,
             call.model,

@@ -5,8 +5,8 @@ supervisor, so that N workers count once; a worker reaches it through an `Entran
 its place in the run as a `Step`.
 """
 
-from gateway.runs.naming import name_run
+from gateway.runs.naming import name_run, run_key
 from gateway.runs.register import Entered, Entrance, Register
 from gateway.runs.step import Step
 
-__all__ = ["Entered", "Entrance", "Register", "Step", "name_run"]
+__all__ = ["Entered", "Entrance", "Register", "Step", "name_run", "run_key"]

@@ -31,7 +31,13 @@ def name_run(
         run, source = _client_header(head, from_headers), "client-header"
     if run is None:
         return None
-    return RunRef(RunKey(*principal.owner, run), incarnation, source, principal.parent_run, principal.limits)
+    return RunRef(run_key(principal, run), incarnation, source, principal.parent_run, principal.limits)
+
+
+def run_key(principal: Principal, run: str) -> RunKey:
+    """The whole name of a run, as this caller means it: the one that a delegated token names is its root's."""
+    root = principal.root
+    return RunKey(*(root if root is not None and run == principal.run else principal.owner), run)
 
 
 def _header(head: Head, name: str) -> str | None:

@@ -23,6 +23,8 @@ from gateway.core.run import RunDelta, RunFacts, RunKey, RunLimits, RunRef
 
 _KEPT: Final = 10_000
 """Runs without a call under way that stay in memory; the rest is read again from the store."""
+_DEEPEST: Final = 100
+"""How deep runs nest at most, whatever the limits say: all parents of a run are looked at when one is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Entered:
     facts: RunFacts
     step: int
     ticket: int
+    line: tuple[str, ...] = ()  # the ids of the run and its parents, nearest first
 
 
 class Entrance(Protocol):
@@ -57,11 +60,16 @@ class RunStore(Protocol):
         """Insert a run, and count it as a child of its parent; durable on return."""
         ...
 
+    async def add_child(self, key: RunKey, child: str, most: int | None) -> bool | None:
+        """Count a child agent of a run; whether it is new, `None` where there may be no more; durable on return."""
+        ...
+
 
 @dataclass(slots=True)
 class _Run:
     facts: RunFacts
     last_step: int
+    line: tuple[str, ...]
     reserved: dict[int, tuple[str, int]] = field(default_factory=dict)  # ticket -> (kind, step)
 
     @property
@@ -92,7 +100,22 @@ class Register:
         run.last_step += 1
         run.reserved[self._next_ticket] = (kind, run.last_step)
         self._tickets[self._next_ticket] = (key, worker)
-        return Entered(run.facts, run.last_step, self._next_ticket)
+        return Entered(run.facts, run.last_step, self._next_ticket, run.line)
+
+    async def add_child(self, ref: RunRef, child: str) -> None:
+        """Count an agent that is delegated to in a run, once; raises `Refusal` (`run_limit`, `run_unknown`).
+
+        Compared and counted in one transaction, so that no two requests both get the last place.
+        """
+        key, limits = ref.key, self._limits().narrowed(ref.limits)
+        await self._get(key, ref.parent, limits)
+        new = await self._store.add_child(key, child, limits.children)
+        if new is None:
+            run = await self._get(key, ref.parent, limits)
+            why = f"run {key.id} may have no more children"
+            raise _limit("children", limits.children or 0, run.facts.children, why)
+        if new:
+            self._adopt(key)
 
     def leave(self, ticket: int) -> None:
         """Give a reservation back; its step number too, where no later one was given out."""
@@ -146,6 +169,9 @@ class Register:
 
     async def _load_or_open(self, key: RunKey, parent: str | None, limits: RunLimits) -> _Run:
         loaded = await self._store.load_run(key)
+        line = await self._line(loaded[0]) if loaded else (key.id,)
+        if len(line) > 1:
+            loaded = await self._store.load_run(key)  # again: finding the parents took time, in which steps may settle
         if loaded is None:
             facts = RunFacts(key, self._clock.now(), parent)
             if parent is not None and parent != key.id:
@@ -153,10 +179,20 @@ class Register:
             await self._store.open_run(facts)
             if facts.parent:
                 self._adopt(RunKey(key.iss, key.subject, facts.parent))
-            loaded = facts, 0
-        run = self._runs[key] = _Run(*loaded)
+            loaded, line = (facts, 0), await self._line(facts)
+        run = self._runs[key] = _Run(*loaded, line)
         self._forget_idle()
         return run
+
+    async def _line(self, facts: RunFacts) -> tuple[str, ...]:
+        """A run's id and those of its parents, nearest first. Parents never change, so it is found once."""
+        key, parent = facts.key, facts.parent
+        line = [key.id]
+        while parent is not None and parent not in line:
+            line.append(parent)
+            above = await self.facts(RunKey(key.iss, key.subject, parent))
+            parent = above.parent if above else None
+        return tuple(line)
 
     async def _join_parent(self, parent: RunKey, limits: RunLimits) -> int:
         """The depth of a new child of `parent`; refused where the parent's limits leave no room."""
@@ -166,8 +202,9 @@ class Register:
             raise Refusal("run_unknown", why)
         if limits.children is not None and facts.children >= limits.children:
             raise _limit("children", limits.children, facts.children, f"run {parent.id} may not open more child runs")
-        if limits.depth is not None and facts.depth + 1 > limits.depth:
-            raise _limit("depth", limits.depth, facts.depth, f"run {parent.id} may not be a parent")
+        deepest = _DEEPEST if limits.depth is None else min(limits.depth, _DEEPEST)
+        if facts.depth + 1 > deepest:
+            raise _limit("depth", deepest, facts.depth, f"run {parent.id} may not be a parent")
         return facts.depth + 1
 
     def _adopt(self, parent: RunKey) -> None:

@@ -25,9 +25,9 @@ class RunLimitSettings:
     duration: Seconds | None = 7200.0
     """From the first call on."""
     depth: Count | None = 4
-    """How deep runs may nest; a run without a parent has depth 0."""
+    """How deep runs may nest and agents may delegate; what has no parent has depth 0."""
     children: Count | None = 20
-    """How many runs may name it as their parent."""
+    """How many runs may name it as their parent and how many agents may be delegated to in it, together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,11 @@ class Step:
         return self._entered.step if self._entered else 0
 
     @property
+    def line(self) -> tuple[str, ...]:
+        """The ids of the run and its parents, nearest first; empty outside a run."""
+        return self._entered.line if self._entered else ()
+
+    @property
     def in_run(self) -> bool:
         """Whether the call is in a run, and must be settled there."""
         return self._entered is not None

@@ -21,6 +21,10 @@ ON CONFLICT (iss, subject, id) DO NOTHING
 """
 _ADOPT: Final = "UPDATE runs SET children = children + 1 WHERE iss = ? AND subject = ? AND id = ?"
 
+_KNOWN_CHILD: Final = "SELECT 1 FROM children WHERE iss = ? AND subject = ? AND run = ? AND child = ?"
+_CHILDREN: Final = "SELECT children FROM runs WHERE iss = ? AND subject = ? AND id = ?"
+_ADD_CHILD: Final = "INSERT INTO children (iss, subject, run, child) VALUES (?, ?, ?, ?)"
+
 # A step that is settled proves that its run was opened, so a missing run is made, not passed over.
 _ADD: Final = """
 INSERT INTO runs (iss, subject, id, opened, last, last_step, steps, tool_calls, tokens, cost_nano_usd)
@@ -60,6 +64,18 @@ def open_run(conn: sqlite3.Connection, facts: RunFacts) -> None:
         conn.execute(_ADOPT, (facts.key.iss, facts.key.subject, facts.parent))
 
 
+def add_child(conn: sqlite3.Connection, key: RunKey, child: str, most: int | None) -> bool | None:
+    """Count an agent that was delegated to in an open run; whether it is new, `None` where there may be no more."""
+    if conn.execute(_KNOWN_CHILD, (*key, child)).fetchone():
+        return False
+    (children,) = conn.execute(_CHILDREN, key).fetchone()
+    if most is not None and children >= most:
+        return None
+    conn.execute(_ADD_CHILD, (*key, child))
+    conn.execute(_ADOPT, key)
+    return True
+
+
 def add_to_run(conn: sqlite3.Connection, delta: RunDelta, time: int) -> None:
     """Count one settled step; `time` is epoch microseconds. Whoever calls sees to it that it is done once."""
     used = (delta.tool_calls, delta.tokens, delta.cost_nano_usd)
@@ -80,3 +96,7 @@ class Runs:
     async def open_run(self, facts: RunFacts) -> None:
         """See `open_run`; durable on return; raises `StoreUnavailable`."""
         await asyncio.wrap_future(self._store.submit(lambda conn: open_run(conn, facts)))
+
+    async def add_child(self, key: RunKey, child: str, most: int | None) -> bool | None:
+        """See `add_child`; durable on return; raises `StoreUnavailable`."""
+        return await asyncio.wrap_future(self._store.submit(lambda conn: add_child(conn, key, child, most)))

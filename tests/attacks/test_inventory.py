@@ -10,6 +10,7 @@ import random
 import re
 import string
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import pytest
 
@@ -23,6 +24,7 @@ ANONYMOUS: Final = {
     ("HEAD", "/v1"): 204,
     ("GET", "/.well-known/jwks.json"): 200,
     ("GET", "/.well-known/oauth-protected-resource"): 200,
+    ("GET", "/.well-known/oauth-authorization-server"): 200,
 }
 """All that anybody may ask for, and what they get."""
 
@@ -36,6 +38,7 @@ ALLOWED: Final = {
     ("GET", "/tools/bank/look/A1"): 200,
     ("GET", "/gateway/v1/runs/job-1"): 404,
     ("GET", "/gateway/v1/calls/req_unknown"): 404,
+    ("POST", "/oauth/token"): 200,
 }
 """What an agent gets that may; a new address is entered here with its status."""
 
@@ -45,6 +48,9 @@ COSTS: Final = {"/v1/chat/completions", "/tools/bank/look/A1"}
 BODIES: Final[dict[str, Any]] = {
     "/v1/chat/completions": {"model": "scripted-inventory", "messages": [{"role": "user", "content": "x"}]},
 }
+
+TOKEN: Final = "/oauth/token"
+"""The one address whose credential is in the body (RFC 8693 §2.1), so that a missing one is a bad request."""
 
 NOT_SERVED: Final = [
     ("POST", "/v1/responses", "openai"),
@@ -69,8 +75,10 @@ NOT_SERVED: Final = [
     ("GET", "/gateway/v1/budget", "problem"),
     ("GET", "/gateway/v1/approvals/1", "problem"),
     ("GET", "/gateway/v1/runs", "problem"),
-    ("POST", "/oauth/token", "problem"),
-    ("GET", "/.well-known/oauth-authorization-server", "problem"),
+    ("GET", "/oauth/token", "oauth"),
+    ("POST", "/oauth/authorize", "oauth"),
+    ("POST", "/r/job-1/oauth/token", "oauth"),
+    ("GET", "/.well-known/oauth-authorization-server/x", "problem"),
     ("GET", "/.well-known/openid-configuration", "problem"),
     ("GET", "/r/job-1/gateway/v1/runs/job-1", "problem"),
     ("GET", "/tools", "problem"),
@@ -109,8 +117,20 @@ def addresses(*, anonymous: bool) -> list[Any]:
 def ask(stage: Stage, method: str, prefix: str, path: str, subject: str | None) -> Reply:
     stage.upstream.says("scripted-inventory", completion("ok"))
     stage.upstream.says("/bank/look/A1", [answer(b"{}", ("Content-Type", "application/json"))])
-    token = None if subject is None else stage.token(subject)
-    return stage.gateway.call(method, prefix + path, BODIES.get(path), token=token)
+    return send(stage, method, prefix, path, None if subject is None else stage.token(subject))
+
+
+def send(stage: Stage, method: str, prefix: str, path: str, token: str | None) -> Reply:
+    """A request with this credential, where its address takes one."""
+    if path != TOKEN:
+        return stage.gateway.call(method, prefix + path, BODIES.get(path), token=token)
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": token or "",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return stage.gateway.call(method, prefix + path, urlencode(form).encode(), headers=headers, token=None)
 
 
 def test_the_anonymous_addresses_are_these() -> None:
@@ -131,11 +151,11 @@ def test_an_address_identifies(stage: Stage, method: str, prefix: str, path: str
     """Without a credential and with a forged one it is 401, and nothing reaches an upstream."""
     before = stage.upstream.seen()
     reply = ask(stage, method, prefix, path, None)
-    assert (reply.status, reply.refusal) == (401, "identity_missing")
-    assert reply.headers["www-authenticate"].startswith("Bearer ")
+    assert (reply.status, reply.refusal) == (400 if path == TOKEN else 401, "identity_missing")
+    assert path == TOKEN or reply.headers["www-authenticate"].startswith("Bearer ")
     header, claims, signature = stage.token().split(".")
     forged = f"{header}.{claims}.{signature[::-1]}"
-    assert stage.gateway.call(method, prefix + path, BODIES.get(path), token=forged).refusal == "identity_invalid"
+    assert send(stage, method, prefix, path, forged).refusal == "identity_invalid"
     assert stage.upstream.seen() == before
 
 
@@ -191,8 +211,8 @@ def test_everything_else_identifies_first(stage: Stage, method: str, path: str, 
         return
     for one in (stranger, reply):
         body = one.json()
-        told = body if shape == "problem" else body["error"]
-        words = told["detail" if shape == "problem" else "message"]
+        told = body if shape in {"problem", "oauth"} else body["error"]
+        words = told[{"problem": "detail", "oauth": "error_description"}.get(shape, "message")]
         assert words.startswith(f"{one.refusal}: ")
         assert ("request_id" in body) == (shape == "anthropic")
         assert ("details" in told) == (shape == "gemini")

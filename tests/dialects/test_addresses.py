@@ -30,6 +30,8 @@ STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
         ("GET", "/gateway/v1/calls/req_01", "own", "own_call", {"request_id": "req_01"}),
         ("GET", "/.well-known/jwks.json", "well_known", "jwks", {}),
         ("GET", "/.well-known/oauth-protected-resource", "well_known", "protected_resource", {}),
+        ("GET", "/.well-known/oauth-authorization-server", "well_known", "authorization_server", {}),
+        ("POST", "/oauth/token", "oauth", "token", {}),
     ],
 )
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -53,6 +55,7 @@ def test_the_inventory_is_what_resolves() -> None:
         ("HEAD", "/v1"),
         ("GET", "/.well-known/jwks.json"),
         ("GET", "/.well-known/oauth-protected-resource"),
+        ("GET", "/.well-known/oauth-authorization-server"),
     }
 
 

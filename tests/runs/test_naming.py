@@ -11,7 +11,25 @@ from gateway.core.call import Address, Head
 from gateway.core.errors import Refusal
 from gateway.core.ids import RUN_ID
 from gateway.core.principal import Agent, Principal
-from gateway.runs import name_run
+from gateway.runs import name_run, run_key
+
+
+def delegated(run: str | None = None) -> Principal:
+    """A child of `agent/a`."""
+    root = ("https://issuer.example", "agent/a")
+    return Principal(
+        Agent("a"),
+        "gateway",
+        "https://gateway.example",
+        "agent/a/x",
+        "bearer",
+        "k",
+        "t",
+        0.0,
+        run=run,
+        depth=1,
+        root=root,
+    )
 
 
 def principal(run: str | None = None, incarnation: str | None = None) -> Principal:
@@ -111,3 +129,15 @@ def test_the_header_takes_ids_and_nothing_else(text: str) -> None:
         assert run is not None
         assert RUN_ID.fullmatch(run.key.id)
     assert code in {"", "request_malformed"}
+
+
+def test_a_delegated_token_enters_its_roots_run() -> None:
+    """The run in the token's signed claim is the root's; one that only the call names is the child's own."""
+    run = name_run(delegated(run="r1"), head(), at())
+    assert run is not None
+    assert run.key == ("https://issuer.example", "agent/a", "r1") == run_key(delegated(run="r1"), "r1")
+    own = name_run(delegated(), head(gateway_run="r1"), at())
+    assert own is not None
+    assert own.key == (*delegated().owner, "r1") == run_key(delegated(), "r1") == run_key(delegated(run="r2"), "r1")
+    assert own.key != (*principal().owner, "r1")
+    assert run_key(principal(run="r1"), "r1") == (*principal().owner, "r1")

@@ -17,6 +17,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.runs: dict[RunKey, RunFacts] = {}
+        self.agents: set[str] = set()
         self.opened = 0
 
     async def load_run(self, key: RunKey) -> tuple[RunFacts, int] | None:
@@ -32,6 +33,18 @@ class MemoryStore:
         if facts.parent is not None:
             parent = RunKey(facts.key.iss, facts.key.subject, facts.parent)
             self.runs[parent] = replace(self.runs[parent], children=self.runs[parent].children + 1)
+
+    async def add_child(self, key: RunKey, child: str, most: int | None) -> bool | None:
+        """Count an agent once; see `state.runs.add_child`, which tests/process/test_granting.py is about."""
+        await asyncio.sleep(0)
+        facts = self.runs[key]
+        if child in self.agents:
+            return False
+        if most is not None and facts.children >= most:
+            return None
+        self.agents.add(child)
+        self.runs[key] = replace(facts, children=facts.children + 1)
+        return True
 
 
 class StillClock:
@@ -199,3 +212,37 @@ async def test_settlements_of_an_earlier_register_touch_no_reservation() -> None
     after.settled(RunDelta(KEY, old.ticket, old.step, 0, 1, 1))
     with pytest.raises(Refusal, match="run_limit"):
         await after.enter("worker", at(KEY), "llm")
+
+
+async def test_a_call_knows_the_line_of_its_run() -> None:
+    """The run's id and its parents', nearest first: in memory, and read from the store by another register."""
+    runs, store, clock = register()
+    keys = [RunKey(KEY.iss, KEY.subject, name) for name in ("a", "b", "c")]
+    lines = [
+        (await runs.enter("w", at(key, parent), "llm")).line for key, parent in zip(keys, (None, "a", "b"), strict=True)
+    ]
+    assert lines == [("a",), ("b", "a"), ("c", "b", "a")]
+    later = Register(store, RunLimits, clock)
+    assert (await later.enter("w", at(keys[2]), "llm")).line == ("c", "b", "a")
+    assert (await later.enter("w", at(keys[0]), "llm")).line == ("a",)
+    own_parent = RunKey(KEY.iss, KEY.subject, "loop")
+    assert (await runs.enter("w", at(own_parent, "loop"), "llm")).line == ("loop",)
+
+
+@pytest.mark.parametrize("limits", [{}, {"depth": 1000}], ids=["unlimited", "far"])
+async def test_runs_nest_only_so_deep(limits: dict[str, int]) -> None:
+    """Without a near limit of depth there still is one, since every parent is looked at when a run is stopped."""
+    runs, _, _ = register(**limits)
+    lines = []
+
+    async def nest(depth: int) -> None:
+        parent = f"r{depth - 1}" if depth else None
+        entered = await runs.enter("w", at(RunKey(KEY.iss, KEY.subject, f"r{depth}"), parent), "llm")
+        lines.append(entered.line)
+
+    for depth in range(101):
+        await nest(depth)
+    with pytest.raises(Refusal) as caught:
+        await nest(101)
+    assert caught.value.fields == {"limit": "depth", "allowed": 100, "used": 100}
+    assert len(lines[-1]) == 101
