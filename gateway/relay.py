@@ -44,6 +44,7 @@ class Received(Struct):
     fault: Fault | None = None  # an answer that does not pass as it came
     broken: Refusal | None = None
     gone: bool = False  # the agent hung up meanwhile
+    aborted: bool = False  # we broke it off ourselves
     streamed: bool = False
     waited: float = 0.0  # seconds that the agent kept us waiting
     first_byte: float | None = None  # perf_counter when the first byte of a stream left
@@ -130,6 +131,7 @@ async def _stream(
         if not exchange.begun and not received.gone:
             raise
         received.broken = broken_off(error, sending.upstream.name)
+        received.aborted = isinstance(error, Aborted)
     except Refusal as refusal:  # a frame beyond all bounds, or the credential in it
         received.broken = refusal
     end = reader.close()

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from gateway.core.call import Target
 from gateway.core.errors import Refusal
+from gateway.flights import Flight
 from gateway.ledger import Bill, Book, ledger_row
-from gateway.outbound import OutboundError
+from gateway.outbound import Aborted, OutboundError
 from gateway.relay import Received, broken_off
 from gateway.routing import FREE, Charge, Dispatch, Errand
 from gateway.runs import Step
@@ -34,13 +35,21 @@ class Accounts(NamedTuple):
 class Attempt:
     """One attempt to carry a call to a target; one of its methods ends it."""
 
-    __slots__ = ("_accounts", "_errand", "_sending", "_step", "_target", "_trail")
+    __slots__ = ("_accounts", "_errand", "_flight", "_sending", "_step", "_target", "_trail")
 
     def __init__(
-        self, accounts: Accounts, trail: Trail, step: Step, errand: Errand, target: Target, sending: Dispatch
+        self,
+        accounts: Accounts,
+        trail: Trail,
+        flight: Flight,
+        step: Step,
+        errand: Errand,
+        target: Target,
+        sending: Dispatch,
     ) -> None:
         self._accounts = accounts
         self._trail = trail
+        self._flight = flight
         self._step = step
         self._errand = errand
         self._target = target
@@ -49,8 +58,11 @@ class Attempt:
     async def settle(self, received: Received, *, final: bool) -> Charge:
         """An answer came. Gives its charge; raises `Refusal`, after which the answer's last byte may not go.
 
-        `final` says that no other target will be asked.
+        `final` says that no other target will be asked. What the stop of an agent cut short is settled as cancelled.
         """
+        stopped = self._flight.stopped
+        if stopped is not None and (received.aborted or received.gone):
+            received.outcome, received.broken = "cancelled", stopped
         charge = received.charge(self._errand, self._target)
         self._count(received.outcome)
         self._note(charge, received)
@@ -65,11 +77,17 @@ class Attempt:
         What was never sent costs nothing; what was sent may have been done and billed, so its input is
         estimated. `last` says that no other target is left.
         """
-        self._count("broken" if error.sent else "not_sent")
-        refusal = broken_off(error, self._target.provider, effect=self._errand.effect)
+        refusal, outcome = broken_off(error, self._target.provider, effect=self._errand.effect), "failed"
+        stopped = self._flight.stopped
+        if stopped is not None:
+            last = True
+            if isinstance(error, Aborted):
+                refusal, outcome = stopped, "cancelled"
+                self._trail.outcome = outcome
+        self._count(("cancelled" if outcome == "cancelled" else "broken") if error.sent else "not_sent")
         if error.sent:
             charge = self._errand.charge(self._target, None, "", 0, time.time())
-            await self._post(self._bill(charge, "failed", refusal, refusal.status), final=last)
+            await self._post(self._bill(charge, outcome, refusal, refusal.status), final=last)
         elif last:  # nothing to pay, but a refusal, and perhaps what the attempts before it cost
             await self._post(self._bill(FREE, "refused", refusal, refusal.status), final=self._step.owes)
         return refusal
@@ -139,5 +157,5 @@ class Attempt:
         fault, broken = received.fault, received.broken
         if fault is not None and fault.alert:
             log.warning("upstream_alert", request_id=request_id, provider=provider, detail=fault.refusal.detail)
-        elif broken is not None and broken.detail:
+        elif broken is not None and broken.detail and broken.code != "agent_stopped":
             log.warning("upstream_alert", request_id=request_id, provider=provider, detail=broken.detail)

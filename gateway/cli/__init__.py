@@ -19,11 +19,10 @@ from gateway import __version__
 if TYPE_CHECKING:
     from gateway.config import Settings
 
-COMMANDS: Final = ("serve", "check", "demo", "identity", "spend", "prices")
+COMMANDS: Final = ("serve", "check", "demo", "identity", "agents", "spend", "prices")
 """The modules, in the order in which `--help` lists their commands."""
 
 NOT_BUILT: Final = {
-    "agents": "to stop an agent, take it out of `agents:` and send the supervisor SIGHUP",
     "policy": "`passgate check` reads the policies and names their mistakes",
     "attest": "rules on attestations are not built either",
     "route": "the answer header gateway-provider and the ledger name who served a call",

@@ -17,6 +17,7 @@ from msgspec.structs import astuple
 from gateway.core.row import COLUMNS, LedgerRow
 from gateway.core.run import RunDelta
 from gateway.ledger.posting import Batch, Posting
+from gateway.ledger.seen import Seen
 from gateway.state import Durable, StoreUnavailable
 from gateway.state.runs import add_to_run
 
@@ -41,6 +42,7 @@ class Poster:
     def __init__(self, store: Durable) -> None:
         """`store` is the durable engine."""
         self._store = store
+        self._seen = Seen()
 
     async def post(self, batch: Batch) -> Posted:
         """Commit a batch in one transaction; durable on return.
@@ -57,7 +59,7 @@ class Poster:
             return await self._one_by_one(batch)
 
     async def _commit(self, postings: tuple[Posting, ...]) -> Posted:
-        return await asyncio.wrap_future(self._store.submit(lambda conn: _apply(conn, postings)))
+        return await asyncio.wrap_future(self._store.submit(lambda conn: _apply(conn, postings, self._seen)))
 
     async def _one_by_one(self, batch: Batch) -> Posted:
         rows: list[LedgerRow] = []
@@ -74,7 +76,7 @@ class Poster:
         return Posted(tuple(rows), tuple(deltas), tuple(rejected))
 
 
-def _apply(conn: sqlite3.Connection, postings: tuple[Posting, ...]) -> Posted:
+def _apply(conn: sqlite3.Connection, postings: tuple[Posting, ...], seen: Seen) -> Posted:
     cursor = conn.cursor()
     rows: list[LedgerRow] = []
     deltas: list[RunDelta] = []
@@ -84,4 +86,5 @@ def _apply(conn: sqlite3.Connection, postings: tuple[Posting, ...]) -> Posted:
         if posting.delta is not None and new:
             add_to_run(conn, posting.delta, posting.rows[-1].time)
             deltas.append(posting.delta)
+    seen.note(conn, rows)
     return Posted(tuple(rows), tuple(deltas))

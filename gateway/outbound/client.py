@@ -255,6 +255,7 @@ class Sending:
     __slots__ = (
         "_body",
         "_client",
+        "_connecting",
         "_connection",
         "_failed",
         "_head",
@@ -284,6 +285,7 @@ class Sending:
         self._client, self._upstream, self._timeouts = client, upstream, timeouts
         self._method, self._path, self._body = method, path, body
         self._head = header_lines(headers)
+        self._connecting: asyncio.Task[object] | None = None  # who waits for a connection
         self._connection: Connection | None = None
         self._wire: ResponseHandler | None = None
         self._payload: StreamReader = EMPTY_PAYLOAD
@@ -295,7 +297,7 @@ class Sending:
         timeouts = self._timeouts
         self._total_at = monotonic() + timeouts.total
         pool = self._client._pool(self._upstream)  # noqa: SLF001 - the two are one thing
-        self._connection = connection = await pool.connection(min(timeouts.connect, timeouts.total))
+        self._connection = connection = await self._connect(pool, min(timeouts.connect, timeouts.total))
         try:
             self._wire = wire = connection.protocol
             assert wire is not None  # noqa: S101 - a new connection has one; for the type checker
@@ -323,6 +325,20 @@ class Sending:
             if raised is error:
                 raise
             raise raised from error
+
+    async def _connect(self, pool: _Pool, seconds: float) -> Connection:
+        if self._failed is not None:
+            raise self._failed
+        self._connecting = task = asyncio.current_task()
+        try:
+            return await pool.connection(seconds)
+        except asyncio.CancelledError:
+            # Ours, and nobody else's beside it: as `asyncio.timeout` tells them apart.
+            if self._failed is not None and task is not None and not task.uncancel():
+                raise self._failed from None
+            raise
+        finally:
+            self._connecting = None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -366,6 +382,15 @@ class Sending:
         if self._wire is not None:
             self._wire.set_exception(reason)
         self._payload.set_exception(reason)
+
+    def abort(self, reason: str) -> None:
+        """Give up on this request alone: what is not sent yet never is, what is over stays as it is."""
+        if self._wire is None:
+            self._failed = Aborted(reason, sent=False)
+            if self._connecting is not None:
+                self._connecting.cancel()
+        elif self._connection is not None:
+            self.fail(Aborted(reason))
 
     async def more(self) -> bytes:
         """What has arrived of the body, at least a byte; empty at its proper end."""

@@ -32,7 +32,11 @@ class AnswerTooLarge(SendFailed):
 
 
 class Aborted(OutboundError):
-    """We gave up on all requests at once; the upstream may have done what was asked."""
+    """We gave up on it ourselves; where it was `sent` the upstream may have done what was asked."""
+
+    def __init__(self, reason: str, *, sent: bool = True) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 class UpstreamTimeout(OutboundError):

@@ -84,6 +84,30 @@ CREATE TABLE runs (
 ) STRICT, WITHOUT ROWID
 """
 
+_STOPS: Final = """
+CREATE TABLE stops (
+  seq INTEGER PRIMARY KEY,
+  time INTEGER NOT NULL,
+  action TEXT NOT NULL CHECK (action IN ('stop', 'start')),
+  kind TEXT NOT NULL,
+  id TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  operator TEXT NOT NULL
+) STRICT
+"""
+# What operators stopped and started again. Rows are only added: the last one about a thing says how it stands.
+
+_CHILDREN: Final = """
+CREATE TABLE children (
+  iss TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  run TEXT NOT NULL,
+  child TEXT NOT NULL,
+  PRIMARY KEY (iss, subject, run, child)
+) STRICT, WITHOUT ROWID
+"""
+# The agents that were delegated to in a run, by their subject: a token that is asked for again makes no second child.
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -92,6 +116,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX ledger_by_time ON ledger (time)",
         "CREATE INDEX ledger_by_run ON ledger (iss, subject, run) WHERE run <> ''",
         _RUNS,
+    ),
+    (
+        _CHILDREN,
+        _STOPS,
+        "CREATE TABLE seen (agent TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "INSERT INTO seen SELECT agent, max(time) FROM ledger GROUP BY agent",
     ),
 )
 VERSION: Final = len(MIGRATIONS)

@@ -6,6 +6,7 @@ URLs and default headers for each call costs as much as all checks together.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from email.utils import formatdate
 from http import HTTPStatus
@@ -58,6 +59,7 @@ class AgentExchange:
         "_connection",
         "_ended",
         "_held",
+        "_last",
         "_message",
         "begun",
         "gone",
@@ -76,6 +78,7 @@ class AgentExchange:
         self.stays = False  # whether the connection may carry another request after the reply
         self.reading_since = 0.0  # monotonic; 0 while nobody waits for the body
         self._ended = False
+        self._last = False  # nothing more is served on this connection
         self._chunked = False
         self._connection = connection
         self._message = message
@@ -84,19 +87,19 @@ class AgentExchange:
 
     # -- the request
 
-    async def body(self) -> bytes:
-        """The whole body as it came; raises `Refusal` (400, 413, 415, 503) or `ClientGone`."""
+    async def body(self, most: int | None = None) -> bytes:
+        """The whole body as it came, at most `most` bytes; raises `Refusal` (400, 413, 415, 503) or `ClientGone`."""
         if self._body is None:
-            self._body = await self._read_body()
+            limit = self._connection.door.body_limit
+            self._body = await self._read_body(limit if most is None else min(most, limit))
         return self._body
 
-    async def _read_body(self) -> bytes:
+    async def _read_body(self, limit: int) -> bytes:
         payload, headers = self.payload, self.head.headers
         coding = headers.get(hdrs.CONTENT_ENCODING)
         if coding is not None and coding.strip(" \t").lower() not in {"", "identity"}:
             # Decompressing what an agent sends would let a kilobyte cost a gigabyte (R05).
             raise Refusal("encoding_unsupported", "compressed bodies are not read; send without Content-Encoding")
-        limit = self._connection.door.body_limit
         announced = headers.get(hdrs.CONTENT_LENGTH)
         if announced is not None and int(announced) > limit:
             raise self._too_large(limit)
@@ -148,8 +151,9 @@ class AgentExchange:
         door.buffered += size
         self._held += size
 
-    @staticmethod
-    def _too_large(limit: int) -> Refusal:
+    def _too_large(self, limit: int) -> Refusal:
+        if limit < self._connection.door.body_limit:
+            return Refusal("request_too_large", f"the body is larger than {limit} bytes, the most that is read here")
         return Refusal(
             "request_too_large",
             f"the body is larger than {limit} bytes; send less, or have the operator raise limits.body",
@@ -192,12 +196,20 @@ class AgentExchange:
         self._ended = True
         await self._drain()
 
-    def cut(self) -> None:
-        """Reset the connection: an orderly end could pass for a complete reply."""
-        self.stays = False
+    def cut(self, after: float = 0.0) -> None:
+        """Reset the connection: an orderly end could pass for a complete reply. See `Exchange` for `after`."""
+        self._last, self.stays = True, False
+        if after:
+            asyncio.get_running_loop().call_later(after, self._cut_unsent)
+            return
         self._ended = True
         if self._connection.transport is not None:
             self._connection.transport.abort()
+
+    def _cut_unsent(self) -> None:
+        transport = self._connection.transport
+        if self.begun and transport is not None and (not self._ended or transport.get_write_buffer_size()):
+            self.cut()
 
     @property
     def ended(self) -> bool:
@@ -218,6 +230,7 @@ class AgentExchange:
             modern
             and not message.should_close
             and not message.upgrade
+            and not self._last
             and not self._connection.leaving
             and self.payload.is_eof()
         )

@@ -37,6 +37,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
         *([name] for name in BUILT),
         *(["spend", "report"], ["spend", "export"], ["prices", "list"], ["prices", "show"]),
         *(["keys", "new"], ["keys", "jwks"], ["token", "mint"]),
+        *(["agents", name] for name in ("list", "show", "stop", "start")),
     ],
     ids=" ".join,
 )

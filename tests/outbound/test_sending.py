@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.outbound import AnswerTooLarge, NotSent, Outbound, SendFailed, Upstream, UpstreamTimeout
+from gateway.outbound import Aborted, AnswerTooLarge, NotSent, Outbound, SendFailed, Sending, Upstream, UpstreamTimeout
 from tests.simulator.upstream import CHUNKED, LAST_CHUNK, Do, Received, Script, ScriptedUpstream, Step, answer, chunk
 
 MIB = 1024 * 1024
@@ -461,3 +461,91 @@ async def test_paths_that_split_the_request_line_are_refused(path: str) -> None:
     """A path that is not a plain origin-form target is never written."""
     with pytest.raises(ValueError, match="path"):
         Outbound().send(Upstream("sim", "http://127.0.0.1:1", timeouts=Limits()), "GET", path, [])
+
+
+async def test_one_request_is_given_up_alone() -> None:
+    """It fails at once as `Aborted`, after it was sent; the one beside it, and the next one, come to their end."""
+    async with ScriptedUpstream([[Do.HANG], [0.1, answer(b"ok")], [0.1, answer(b"next")]]) as upstream:
+        client = Outbound()
+        target = Upstream("sim", upstream.url, timeouts=Limits())
+
+        async def ask(out: Sending) -> bytes:
+            async with out as got:
+                return await got.read(MIB)
+
+        async def begun(out: Sending) -> asyncio.Task[bytes]:
+            before, task = len(upstream.requests), asyncio.create_task(ask(out))
+            while len(upstream.requests) == before:  # noqa: ASYNC110 - the upstream's record is what is waited for
+                await asyncio.sleep(0.001)
+            return task
+
+        outs = [client.send(target, "POST", "/", [], b"{}") for _ in range(3)]
+        asking = [await begun(out) for out in outs[:2]]
+        outs[0].abort("it was stopped")
+        with pytest.raises(Aborted, match="it was stopped") as caught:
+            await asking[0]
+        assert caught.value.sent
+        assert await asking[1] == b"ok"
+        third = await begun(outs[2])
+        assert upstream.requests[2].connection == upstream.requests[1].connection
+        outs[1].abort("too late: its connection is another's by now")
+        assert await third == b"next"
+        await client.close()
+
+
+@pytest.mark.parametrize("when", ["before", "while it connects"])
+async def test_what_is_given_up_before_it_was_sent_never_is(when: str) -> None:
+    """It fails at once as not sent, and the upstream hears not a byte of it."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.put_nowait(await reader.read())
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    # The TLS handshake is never answered, and belongs to connecting.
+    target = Upstream("sim", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeouts=Limits())
+    client = Outbound()
+    out = client.send(target, "POST", "/", [], b"secret request")
+
+    async def ask() -> None:
+        async with out:
+            pass
+
+    if when == "before":
+        out.abort("it was stopped")
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0.05)
+    out.abort("it was stopped")
+    with pytest.raises(Aborted) as caught:
+        async with asyncio.timeout(2):
+            await asking
+    assert not caught.value.sent
+    assert not asking.cancelled()
+    if when != "before":
+        assert b"secret" not in await asyncio.wait_for(heard.get(), 2)
+    await client.close()
+    server.close()
+    assert heard.empty()
+
+
+async def test_giving_up_does_not_hide_a_cancellation() -> None:
+    """A task that is cancelled beside it is cancelled, whoever was first."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(1)
+        client = Outbound()
+        target = Upstream("sim", f"https://127.0.0.1:{deaf.getsockname()[1]}", timeouts=Limits())
+        out = client.send(target, "POST", "/", [], b"{}")
+
+        async def ask() -> None:
+            async with out:
+                pass
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.05)
+        out.abort("it was stopped")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await client.close()

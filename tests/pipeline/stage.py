@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import sqlite3
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
@@ -22,8 +23,11 @@ from gateway.build import build_world
 from gateway.config import load
 from gateway.core.call import ClientGone, Head
 from gateway.core.clock import SystemClock
+from gateway.core.errors import Refusal
 from gateway.core.run import RunKey, RunLimits, RunRef
 from gateway.core.sources import DiskSources
+from gateway.flights import Flights
+from gateway.identity.stops import StopList
 from gateway.ledger import Batch, Book, Poster, find_call
 from gateway.pipeline import Pipeline
 from gateway.runs import Entered, Register
@@ -53,8 +57,9 @@ class Door:
     writes: int = 0
     ended: bool = False
 
-    async def body(self) -> bytes:
+    async def body(self, most: int | None = None) -> bytes:
         """See `core.call.Exchange`."""
+        assert most is None or len(self.sent) <= most
         await asyncio.sleep(0)
         return self.sent
 
@@ -76,9 +81,9 @@ class Door:
         """See `core.call.Exchange`."""
         await self._end(data)
 
-    def cut(self) -> None:
-        """See `core.call.Exchange`."""
-        self.ended = True
+    def cut(self, after: float = 0.0) -> None:
+        """See `core.call.Exchange`; what it keeps has left."""
+        self.ended = self.ended or not after
 
     @property
     def request_id(self) -> str:
@@ -115,6 +120,17 @@ class Supervising:
     def leave(self, ticket: int) -> None:
         """See `runs.Entrance`."""
         self._register.leave(ticket)
+
+    async def fetch_keys(self, issuer: str) -> None:
+        """See `identity.Authority`: there is nobody to fetch from."""
+
+    async def first_use(self, proof: bytes, until: float) -> bool:
+        """See `identity.Authority`."""
+        return bool(proof) and until > 0
+
+    async def grant(self, claims: bytes, child: str, run: RunRef | None) -> str:
+        """See `token_endpoint.Granter`: here is nobody who signs."""
+        raise Refusal("store_unavailable", f"no token for {child}", detail=f"{claims!r} {run}")
 
     async def show_run(self, key: RunKey) -> Mapping[str, object] | None:
         """See `pipeline.Supervisor`."""
@@ -192,7 +208,7 @@ class Stage:
 
     def idle(self) -> bool:
         """Whether nothing is counted as under way."""
-        return (self.pipeline.inflight, self.world.calls) == (0, 0)
+        return (self.pipeline.inflight, self.world.calls, len(self.pipeline.flights.under_way)) == (0, 0, 0)
 
 
 @contextlib.asynccontextmanager
@@ -203,7 +219,7 @@ async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]
         gateway.write()
         sources = DiskSources()
         config = load(folder / "config.yaml", sources)
-        world = build_world(config, sources, None)
+        world = build_world(config, sources, None, keys={}, secret=b"")
         store = await Store.open(folder / "passgate.db")
         register = Register(Runs(store), RunLimits, SystemClock())
         supervising = Supervising(store, register, Poster(store))
@@ -211,7 +227,9 @@ async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]
         book = Book(folder / "recovery", "worker-1", supervising.post, SystemClock())
         book.start()
         counts = Counts()
-        pipeline = Pipeline(book, supervising, counts, Log("worker-1", level="error"))
+        flights = Flights(StopList(SystemClock()))
+        flights.adopt(1, math.inf, [])
+        pipeline = Pipeline(book, supervising, flights, counts, Log("worker-1", level="error"))
         pipeline.adopt(world, Log("worker-1", level="error"))
         try:
             yield Stage(folder, gateway, upstream, world, store, register, book, pipeline, counts)
@@ -244,21 +262,30 @@ def _config(url: str) -> dict[str, Any]:
 
 async def cancelled_at(work: Coroutine[Any, Any, None], point: int) -> bool:
     """Run `work` in a task that is cancelled at its `point`-th suspension; whether it came so far."""
-    task = asyncio.create_task(_counting(work, point))
+
+    def cancel() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
     try:
-        await task
+        return await disturbed_at(work, point, cancel)
     except asyncio.CancelledError:
         return True
-    return task.result() >= point
 
 
-async def _counting(work: Coroutine[Any, Any, None], point: int) -> int:
-    return await _driven(work, point)
+async def disturbed_at(work: Coroutine[Any, Any, None], point: int, disturb: Callable[[], object]) -> bool:
+    """Run `work` in a task that `disturb` is called in at its `point`-th suspension; whether it came so far."""
+
+    async def counting() -> int:
+        return await _driven(work, point, disturb)
+
+    return await asyncio.create_task(counting()) >= point
 
 
 @types.coroutine
-def _driven(work: Awaitable[None], point: int) -> Generator[Any, Any, int]:
-    """Pass on what `work` waits for, and cancel the task as it begins to wait for the `point`-th time."""
+def _driven(work: Awaitable[None], point: int, disturb: Callable[[], object]) -> Generator[Any, Any, int]:
+    """Pass on what `work` waits for, and call `disturb` as it begins to wait for the `point`-th time."""
     inner = work.__await__()
     waits = 0
     reply: BaseException | None = None
@@ -269,9 +296,7 @@ def _driven(work: Awaitable[None], point: int) -> Generator[Any, Any, int]:
             return waits
         waits += 1
         if waits == point:
-            task = asyncio.current_task()
-            assert task is not None
-            task.cancel()
+            disturb()
         reply = None
         try:
             yield waited_for
