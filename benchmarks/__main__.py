@@ -17,8 +17,9 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import load, systems, upstream
-from benchmarks.processes import Reading, Server, pinned
+from benchmarks import identity, load, systems, upstream
+from benchmarks.limits import Limit
+from benchmarks.processes import Places, Reading, Server, pinned
 
 CROWD = 32  # connections at which CPU, rate and streams are measured
 CPU_RATIO, FRAME_MICROSECONDS, WORKER_MEGABYTES = 1.6, 40.0, 90.0  # what `--assert` keeps
@@ -150,19 +151,6 @@ def _supervisor_memory(figures: Figures) -> str:
     return f"{figures.memory_after[0]:.1f}" if len(figures.memory_after) > 1 else "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A promise about a figure."""
-
-    what: str
-    value: float
-    most: float
-
-    def __str__(self) -> str:
-        verdict = "holds" if self.value <= self.most else "BROKEN"
-        return f"{verdict:<7} {self.what}: {self.value:.2f}, at most {self.most:g}"
-
-
 def limits(bare: Figures, gateway: Figures) -> list[Limit]:
     """Hold the figures against what is promised of them."""
     ratios = [ours / theirs for ours, theirs in zip(gateway.cpu_per_call, bare.cpu_per_call, strict=True)]
@@ -173,70 +161,93 @@ def limits(bare: Figures, gateway: Figures) -> list[Limit]:
     ]
 
 
-def main() -> int:
-    """Run the benchmark; give 2 when it could not, 1 when a limit is broken under `--assert`, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute's worth: for a first look, not for a claim")
-    parser.add_argument("--assert", action="store_true", dest="strict", help="exit 1 when a limit is broken")
-    parser.add_argument("--bare", action="store_true", help="measure the bare proxy alone")
-    parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where the figures go (%(default)s)")
-    chosen = parser.parse_args()
+def compare(chosen: argparse.Namespace, places: Places, say: Callable[[str], None]) -> list[Subject]:
+    """Measure the systems beside each other; nothing in between comes first, then the bare proxy, then the gateway.
+
+    Raises RuntimeError and OSError where one does not start or a load breaks.
+    """
     sizes = QUICK if chosen.quick else FULL
-
-    def say(line: str) -> None:
-        print(f"bench: {line}", file=sys.stderr, flush=True)
-
-    cores = sorted(os.sched_getaffinity(0))
-    under_test, loading = {cores[0]}, {cores[1 % len(cores)]}
-    beyond = {cores[2 % len(cores)]} if len(cores) > 2 else loading
-    say(f"measured on core {cores[0]}, load on {min(loading)}, upstream on {min(beyond)}")
-    if len(cores) < 2:
-        say("there is one core only: the load shares it, so rates and latencies mean little")
-    with tempfile.TemporaryDirectory(prefix="passgate-bench-") as name, pinned(loading):
+    with tempfile.TemporaryDirectory(prefix="passgate-bench-") as name, pinned(places.loading):
         folder, servers = Path(name), []
         try:
-            servers.append(provider := systems.upstream(beyond, folder))
-            servers.append(bare := systems.baseline(under_test, folder, provider.port))
+            servers.append(provider := systems.upstream(places.beyond, folder))
+            servers.append(bare := systems.baseline(places.under_test, folder, provider.port))
             subjects = [Subject("direct", provider.port, "none", None)]
             subjects.append(Subject(bare.name, bare.port, "none", bare))
             if not chosen.bare:
-                passgate, token = systems.gateway(under_test, folder, provider.port)
+                passgate, token = systems.gateway(places.under_test, folder, provider.port)
                 servers.append(passgate)
                 subjects[1:] = [Subject(bare.name, bare.port, token, bare)]  # the very same request for both
                 subjects.append(Subject(passgate.name, passgate.port, token, passgate))
             for server in servers:
                 server.wait()
             uvloop.run(measure(subjects, sizes, say))
-        except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
-            say(str(error) or "a load took too long")
-            return 2
         finally:
             for server in reversed(servers):
                 server.stop()
-    report(subjects, chosen.json)
-    if chosen.bare:
-        return 0
-    kept = limits(subjects[1].figures, subjects[2].figures)
+    return subjects
+
+
+def main() -> int:
+    """Run the benchmark; give 2 when it could not, 1 when a limit is broken under `--assert`, else 0."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute's worth: for a first look, not for a claim")
+    parser.add_argument("--assert", action="store_true", dest="strict", help="exit 1 when a limit is broken")
+    parser.add_argument("--json", type=Path, default=Path("var/bench.json"), help="where the figures go (%(default)s)")
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--bare", action="store_true", help="measure the bare proxy alone")
+    alone.add_argument("--identity", action="store_true", help="measure identification alone")
+    chosen = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(f"bench: {line}", file=sys.stderr, flush=True)
+
+    places = Places.here()
+    under_test, loading, beyond = map(min, (places.under_test, places.loading, places.beyond))
+    say(f"measured on core {under_test}, load on {loading}, upstream on {beyond}")
+    if under_test == loading:
+        say("there is one core only: the load shares it, so rates and latencies mean little")
+    subjects, known, kept = [], None, []
+    try:
+        if not chosen.bare:
+            known = identity.run(
+                places.under_test, places.loading, identity.QUICK if chosen.quick else identity.FULL, say
+            )
+        if not chosen.identity:
+            subjects = compare(chosen, places, say)
+    except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
+        say(str(error) or "a load took too long")
+        return 2
+    report(subjects, known, chosen.json)
+    if len(subjects) > 2:
+        kept += limits(subjects[1].figures, subjects[2].figures)
+    if known is not None:
+        kept += identity.limits(known)
     print("", *kept, sep="\n")
     return int(chosen.strict and any(limit.value > limit.most for limit in kept))
 
 
-def report(subjects: list[Subject], path: Path) -> None:
-    """Print the table and write the figures as JSON."""
-    direct, *proxies = subjects
+def report(subjects: list[Subject], known: identity.Figures | None, path: Path) -> None:
+    """Print the tables and write the figures as JSON."""
     machine = {
         "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
-        "aiohttp": version("aiohttp"), "uvloop": version("uvloop"),
+        "aiohttp": version("aiohttp"), "uvloop": version("uvloop"), "cryptography": version("cryptography"),
     }  # fmt: skip
-    print("", *table(direct.figures, {subject.name: subject.figures for subject in proxies}), sep="\n")
-    print(
-        f"\nTurns of calls over {CROWD} connections, body of {load.REQUEST_BYTES} bytes, answer of "
-        f"{upstream.ANSWER_BYTES}; medians. Added: less what the upstream takes alone "
-        f"({statistics.median(direct.figures.calls_per_second):,.0f} calls/s). Python {machine['python']}, "
-        f"aiohttp {machine['aiohttp']}, uvloop {machine['uvloop']}, {machine['machine']}."
-    )
+    if subjects:
+        direct, *proxies = subjects
+        print("", *table(direct.figures, {subject.name: subject.figures for subject in proxies}), sep="\n")
+        print(
+            f"\nTurns of calls over {CROWD} connections, body of {load.REQUEST_BYTES} bytes, answer of "
+            f"{upstream.ANSWER_BYTES}; medians. Added: less what the upstream takes alone "
+            f"({statistics.median(direct.figures.calls_per_second):,.0f} calls/s)."
+        )
+    if known is not None:
+        print("", *identity.table(known), sep="\n")
+    print("\n" + ", ".join(f"{name} {said}" for name, said in machine.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    figures = {subject.name: asdict(subject.figures) for subject in subjects}
+    figures: dict[str, object] = {subject.name: asdict(subject.figures) for subject in subjects}
+    if known is not None:
+        figures["identity"] = asdict(known)
     path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
     print(f"All figures: {path}")
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -25,6 +26,21 @@ class Reading:
     pid: int
     cpu: float  # seconds of user and system time of all its threads
     memory: int  # resident bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Which cores do what; with two of them load and upstream share one, with one all of them."""
+
+    under_test: set[int]
+    loading: set[int]
+    beyond: set[int]  # the upstream
+
+    @classmethod
+    def here(cls) -> Self:
+        """Share out the cores that this process may use."""
+        cores = sorted(os.sched_getaffinity(0))
+        return cls({cores[0]}, {cores[1 % len(cores)]}, {cores[min(2, len(cores) - 1)]})
 
 
 class Server:

@@ -21,12 +21,10 @@ from typing import IO, Final
 import msgspec
 
 from gateway.core.row import EXPORTED
+from gateway.ledger.filter import ALL, Filter
 from gateway.ledger.period import Period, rfc3339_of
 
-_SELECT: Final = (
-    f"SELECT {', '.join(EXPORTED)} FROM ledger "  # noqa: S608 - constants
-    "WHERE time >= ? AND time < ? ORDER BY time, seq"
-)
+_SELECT: Final = f"SELECT {', '.join(EXPORTED)} FROM ledger WHERE time >= ? AND time < ?"  # noqa: S608 - constants
 _TIME: Final = EXPORTED.index("time")
 _TAGS: Final = EXPORTED.index("tags")
 _ESTIMATED: Final = EXPORTED.index("estimated")
@@ -35,12 +33,12 @@ _FORMULA: Final = tuple("=+-@＝＋－＠'\t\r\n\0")  # noqa: RUF001 - the full-
 _encode_json: Final = msgspec.json.Encoder().encode
 
 
-def export_csv(conn: sqlite3.Connection, period: Period, out: IO[str]) -> int:
-    """Write the rows of a period in order of time; returns how many."""
+def export_csv(conn: sqlite3.Connection, period: Period, out: IO[str], where: Filter = ALL) -> int:
+    """Write the rows of a period that pass `where`, in order of time; returns how many."""
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(EXPORTED)
     count = 0
-    for row in _rows(conn, period):
+    for row in _rows(conn, period, where):
         row[_TAGS] = row[_TAGS] or "{}"
         row[_ESTIMATED] = "true" if row[_ESTIMATED] else "false"
         writer.writerow([unformula(value) if isinstance(value, str) else value for value in row])
@@ -48,10 +46,10 @@ def export_csv(conn: sqlite3.Connection, period: Period, out: IO[str]) -> int:
     return count
 
 
-def export_ndjson(conn: sqlite3.Connection, period: Period, out: IO[str]) -> int:
-    """Write the rows of a period in order of time, one JSON object a line; returns how many."""
+def export_ndjson(conn: sqlite3.Connection, period: Period, out: IO[str], where: Filter = ALL) -> int:
+    """Write the rows of a period that pass `where`, in order of time, one JSON object a line; returns how many."""
     count = 0
-    for row in _rows(conn, period):
+    for row in _rows(conn, period, where):
         row[_TAGS] = _tags(str(row[_TAGS]))
         row[_ESTIMATED] = bool(row[_ESTIMATED])
         out.write(_encode_json(dict(zip(EXPORTED, row, strict=True))).decode() + "\n")
@@ -64,8 +62,9 @@ def unformula(text: str) -> str:
     return "'" + text if text.startswith(_FORMULA) else text
 
 
-def _rows(conn: sqlite3.Connection, period: Period) -> Iterator[list[object]]:
-    for found in conn.execute(_SELECT, period.bounds):
+def _rows(conn: sqlite3.Connection, period: Period, where: Filter) -> Iterator[list[object]]:
+    query = f"{_SELECT}{where.sql} ORDER BY time, seq"
+    for found in conn.execute(query, (*period.bounds, *where.parameters)):
         row = list(found)
         row[_TIME] = rfc3339_of(found[_TIME])
         yield row

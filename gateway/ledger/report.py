@@ -16,26 +16,8 @@ from typing import Final
 
 from gateway.core.money import usd_text
 from gateway.ledger.export import unformula
+from gateway.ledger.filter import ALL, DIMENSIONS, Filter
 from gateway.ledger.period import Period, rfc3339_of
-
-DIMENSIONS: Final[dict[str, str]] = {
-    "agent": "agent",
-    "team": "team",
-    "cost_center": "cost_center",
-    "model": "model",
-    "served_model": "served_model",
-    "provider": "provider",
-    "tool": "tool",
-    "run": "run",
-    "kind": "kind",
-    "issuer": "issuer",
-    "subject": "subject",
-    "on_behalf_of": "on_behalf_of",
-    "outcome": "outcome",
-    "day": "strftime('%Y-%m-%d', time / 1000000, 'unixepoch')",
-    "month": "strftime('%Y-%m', time / 1000000, 'unixepoch')",
-}
-"""What a report can be broken down by, and the SQL of it. Nothing a user types becomes SQL."""
 
 _SUMS: Final = """
   coalesce(sum(cost_nano_usd), 0), coalesce(sum(list_cost_nano_usd), 0), coalesce(sum(avoided_nano_usd), 0),
@@ -77,10 +59,13 @@ class Report:
     period: Period
     lines: tuple[tuple[tuple[str, ...], Sums], ...]
     total: Sums
+    where: Filter = ALL
 
 
-def spend_report(conn: sqlite3.Connection, by: Sequence[str], period: Period) -> Report:
-    """Sum up a period; raises `ValueError` for a dimension that does not exist or comes twice.
+def spend_report(conn: sqlite3.Connection, by: Sequence[str], period: Period, where: Filter = ALL) -> Report:
+    """Sum up the rows of a period that pass `where`.
+
+    Raises `ValueError` for a dimension that does not exist or comes twice.
 
     A run is the pair (owner, id): with `run` the same id of two owners makes two lines, which
     `subject` tells apart.
@@ -92,17 +77,18 @@ def spend_report(conn: sqlite3.Connection, by: Sequence[str], period: Period) ->
         raise ValueError("--by names a dimension twice")
     keys = ", ".join(DIMENSIONS[name] for name in by)
     groups = keys + (", iss, subject" if "run" in by else "")
+    rows, parameters = _FROM + where.sql, (*period.bounds, *where.parameters)
     conn.execute("BEGIN")  # lines and total see the same rows
     try:
-        found = conn.execute(f"SELECT {keys}, {_SUMS} {_FROM} GROUP BY {groups}", period.bounds).fetchall()
-        total = Sums(*conn.execute(f"SELECT {_SUMS} {_FROM}", period.bounds).fetchone())
+        found = conn.execute(f"SELECT {keys}, {_SUMS} {rows} GROUP BY {groups}", parameters).fetchall()
+        total = Sums(*conn.execute(f"SELECT {_SUMS} {rows}", parameters).fetchone())
     finally:
         conn.execute("ROLLBACK")
     width = len(by)
     lines = [(tuple(row[:width]), Sums(*row[width:])) for row in found]
     in_time = by[0] in ("day", "month")
     lines.sort(key=lambda line: line[0] if in_time else (-line[1].cost_nano_usd, -line[1].calls, line[0]))
-    return Report(tuple(by), period, tuple(lines), total)
+    return Report(tuple(by), period, tuple(lines), total, where)
 
 
 def as_json(report: Report) -> str:
@@ -112,6 +98,7 @@ def as_json(report: Report) -> str:
             "by": report.by,
             "from": _time(report.period.start),
             "to": _time(report.period.end),
+            "where": report.where.columns,
             "lines": [{**dict(zip(report.by, key, strict=True)), **_figures(sums)} for key, sums in report.lines],
             "total": _figures(report.total),
         },
@@ -132,9 +119,10 @@ def as_csv(report: Report) -> str:
 
 def as_text(report: Report, *, bar: str = "█") -> str:
     """For people: a table with bars, the total, and what the figures do not tell."""
+    asked = f"{report.period}{_printable(str(report.where))}"
     if not report.lines:
         return (
-            f"No calls {report.period}.\n"
+            f"No calls {asked}.\n"
             "The ledger has a row for every call of an agent; look at another period, or send a call first."
         )
     most = max(sums.cost_nano_usd for _, sums in report.lines)
@@ -151,9 +139,7 @@ def as_text(report: Report, *, bar: str = "█") -> str:
         for row in table
     ]
     rule = "-" * max(map(len, lines))
-    return "\n".join(
-        [f"Spend {report.period}", "", lines[0], rule, *lines[1:-1], rule, lines[-1], *_notes(report.total)]
-    )
+    return "\n".join([f"Spend {asked}", "", lines[0], rule, *lines[1:-1], rule, lines[-1], *_notes(report.total)])
 
 
 def _figures(sums: Sums) -> dict[str, object]:

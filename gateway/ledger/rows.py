@@ -71,7 +71,7 @@ def ledger_row(trail: Trail, bill: Bill) -> LedgerRow:
         outcome=bill.outcome,
         estimated=usage.estimated,
         upstream_request_id=bill.upstream_request_id,
-        iss=principal.iss,
+        iss=principal.owner[0],
         status=bill.status,
         code=bill.code,
         duration_us=int(trail.elapsed * 1_000_000),

@@ -24,7 +24,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
-    """What is logged of each call; what is empty is left out."""
+    """What is logged of each call; what is empty is left out.
+
+    From `agent` to `token_id` it says who called and on whose authority, in the ledger's words; a call that was
+    refused before anybody was identified has none of it, and `detail` says why.
+    """
 
     time: str
     level: str
@@ -36,6 +40,13 @@ class AccessLine(msgspec.Struct, omit_defaults=True, gc=False):
     status: int
     outcome: str
     agent: str = ""
+    issuer: str = ""
+    subject: str = ""
+    on_behalf_of: str = ""
+    chain: str = ""
+    assurance: str = ""
+    key_id: str = ""
+    token_id: str = ""
     run: str = ""
     step: int = 0
     target: str = ""

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from gateway.telemetry.metrics import Counts
 
 
-_KINDS: Final = {"openai": "llm", "anthropic": "llm", "gemini": "llm", "http": "tool", "mcp": "mcp", "own": "own"}
+_KINDS: Final = {
+    "openai": "llm", "anthropic": "llm", "gemini": "llm", "http": "tool", "mcp": "mcp", "own": "own", "oauth": "own",
+}  # fmt: skip
 
 
 _LONGEST_PATH: Final = 1000
+_LONGEST_NAME: Final = 500  # tokens may hold names of 2 KiB, and whoever collects logs cuts long lines in two
 
 
 class Trail:
@@ -76,7 +79,8 @@ class Trail:
     def close(self, counts: Counts, log: Log, *, access: bool) -> None:
         """The call is over: count it and write its access line."""
         elapsed = self.elapsed
-        agent = self.principal.agent if self.principal else None
+        principal = self.principal
+        agent = principal.agent if principal is not None else None
         agent_id = agent.id if agent else ""
         outcome = self.outcome or ("complete" if self.refusal is None else "failed" if self.attempts else "refused")
         counts.add(
@@ -100,28 +104,45 @@ class Trail:
             counts.add("steps", (outcome,))
         if access:
             head = self.head
-            log.access(
-                AccessLine(
-                    rfc3339(self.time / 1_000_000),
-                    "info",
-                    log.process,
-                    "call",
-                    self.request_id,
-                    head.method,
-                    head.path[:_LONGEST_PATH],
-                    self.status,
-                    outcome,
-                    agent=agent_id,
-                    run=self.run.key.id if self.run is not None else "",
-                    step=self.step,
-                    target=self.target,
-                    provider=self.provider,
-                    attempts=self.attempts,
-                    decision_id=self.decision_id,
-                    code=refusal.code if refusal is not None else "",
-                    detail=refusal.detail if refusal is not None else None,
-                    peer=head.peer,
-                    ms=round(elapsed * 1000, 3),
-                    upstream_ms=round(self.upstream * 1000, 3),
-                )
+            line = AccessLine(
+                rfc3339(self.time / 1_000_000),
+                "info",
+                log.process,
+                "call",
+                self.request_id,
+                head.method,
+                head.path[:_LONGEST_PATH],
+                self.status,
+                outcome,
+                agent=agent_id,
+                run=self.run.key.id if self.run is not None else "",
+                step=self.step,
+                target=self.target,
+                provider=self.provider,
+                attempts=self.attempts,
+                decision_id=self.decision_id,
+                code=refusal.code if refusal is not None else "",
+                detail=refusal.detail if refusal is not None else None,
+                peer=head.peer,
+                ms=round(elapsed * 1000, 3),
+                upstream_ms=round(self.upstream * 1000, 3),
             )
+            if principal is not None:
+                _say_who(line, principal)
+            log.access(line)
+
+
+def _say_who(line: AccessLine, principal: Principal) -> None:
+    """On whose authority: as the ledger has it, but for names that would make the line too long."""
+    line.issuer = principal.issuer
+    line.subject = _short(principal.subject)
+    line.on_behalf_of = _short(principal.on_behalf_of)
+    if principal.chain:
+        line.chain = _short(" ".join(principal.chain))
+    line.assurance = principal.assurance
+    line.key_id = principal.key_id
+    line.token_id = _short(principal.token_id)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"

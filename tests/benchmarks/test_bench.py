@@ -11,7 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from benchmarks import load, systems, upstream
+from benchmarks import identity, load, systems, upstream
+from benchmarks.limits import Limit
 from benchmarks.processes import Server
 from gateway.config import load as load_config
 from gateway.core.sources import DiskSources
@@ -89,6 +90,33 @@ def test_the_gateway_is_measured_with_a_configuration_that_it_takes(tmp_path: Pa
     assert token.count(".") == 2
     assert settings.workers == 1
     assert settings.log.access
+
+
+def test_identification_is_measured_with_agents_and_tokens_that_count() -> None:
+    """The part on identity runs, finds all its agents, has a figure for each row, and says which limit breaks."""
+    cores, said = os.sched_getaffinity(0), list[str]()
+    figures = identity.run(cores, cores, identity.Sizes(agents=30, tokens=(30, 60), sample=3), said.append)
+    assert said == ["identity: 30 agents, 60 different tokens"]
+    assert figures.first.keys() == figures.signature.keys() == {"EdDSA", "ES256", "RS256"}
+    assert min(figures.cached, *figures.first.values(), *figures.signature.values()) > 0
+    assert figures.lookup_few.keys() == figures.lookup_many.keys() == {"exact", "wildcard", "claims"}
+    assert figures.memory.keys() == {"30", "60"}
+    assert len(identity.table(figures)) == 1 + 1 + 3 + 3 + 2
+    figures.cached, figures.lookup_many["claims"] = 5.5, 4 * figures.lookup_few["claims"]
+    broken = [limit.what for limit in identity.limits(figures) if str(limit).startswith("BROKEN")]
+    assert {"a token that was seen before, µs", "an agent found among many, times that among few"} <= set(broken)
+
+
+def test_identification_that_cannot_be_measured_says_why() -> None:
+    """A process that fails ends the benchmark with its words, not with a figure."""
+    with pytest.raises(RuntimeError, match=r"identity could not be measured(?s:.)*ZeroDivisionError"):
+        identity.run(os.sched_getaffinity(0), set(), identity.Sizes(agents=0, tokens=(1,), sample=1), print)
+
+
+def test_a_limit_holds_up_to_its_value() -> None:
+    """What is promised is kept at the very value, and broken above it."""
+    assert str(Limit("µs", 5.0, 5.0)) == "holds   µs: 5.00, at most 5"
+    assert str(Limit("µs", 5.01, 5.0)) == "BROKEN  µs: 5.01, at most 5"
 
 
 def _body(request: bytes) -> bytes:

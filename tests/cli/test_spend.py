@@ -14,8 +14,11 @@ import pytest
 
 from gateway.cli import main
 from gateway.ledger import Batch, Poster, Posting
+from gateway.ledger.filter import DIMENSIONS
 from gateway.state import Store
-from tests.simulator.rows import row
+from tests.simulator.rows import NOON, row
+
+DAY = 24 * 3600 * 1_000_000
 
 CONFIG = """
 identity:
@@ -62,6 +65,37 @@ def test_a_report_and_its_formats(folder: Path, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out.splitlines()[0].startswith("agent,cost_usd,cost_nano_usd")
 
 
+async def test_who_used_a_tool_on_a_day_and_on_whose_authority_is_one_command(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An auditor's question has a one-line answer: the agent, who vouched for it, for whom it acted, how often."""
+    store = await Store.open(folder / "state" / "ledger.db")
+    paid = {"tool": "payments.charge", "model": "", "on_behalf_of": "user/alice", "chain": "agent/planner"}
+    rows = (row("p", **paid), row("q", **paid), row("r", **paid, outcome="refused"), row("s", **paid, time=NOON - DAY))
+    await Poster(store).post(Batch((Posting(rows),)))
+    await store.close()
+    whose = "agent,issuer,subject,on_behalf_of,chain,assurance,key_id"
+    day = ("--from", "2026-11-20", "--to", "2026-11-21")
+    words = ("--where", "tool=payments.*", *day, "--config", str(folder / "config.yaml"))
+    assert passgate("report", "--by", whose, *words, "--format", "json") == 0
+    (line,) = json.loads(capfd.readouterr().out)["lines"]
+    assert [line[name] for name in whose.split(",")] == [
+        "procurement", "dev", "spiffe://acme.example/agent/procurement", "user/alice", "agent/planner", "bearer", "k1",
+    ]  # fmt: skip
+    assert (line["calls"], line["refused_calls"]) == (3, 1)
+    assert passgate("export", *words, "--where", "outcome=refused", "--format", "ndjson") == 0
+    (exported,) = map(json.loads, capfd.readouterr().out.splitlines())
+    assert (exported["request_id"], exported["on_behalf_of"]) == ("r", "user/alice")
+
+
+def test_the_help_names_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks how to ask is told all columns."""
+    with pytest.raises(SystemExit):
+        passgate("report", "--help")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{', '.join(DIMENSIONS)}; separated by commas" in said
+
+
 def test_an_export_is_utf8_with_its_own_line_ends(folder: Path) -> None:
     """The bytes of an export do not depend on the terminal's locale; the config may come from PASSGATE_CONFIG."""
     config = str(folder / "config.yaml")
@@ -92,6 +126,11 @@ def test_no_rows_is_no_error(folder: Path, capfd: pytest.CaptureFixture[str]) ->
     ("words", "sentence"),
     [
         (["report", "--by", "weather"], "--by weather is not one of agent, team"),
+        (
+            ["report", "--where", "weather=fine"],
+            "--where 'weather=fine' is not COLUMN=TEXT with a column of agent, team",
+        ),
+        (["export", "--where", "agent"], "--where 'agent' is not COLUMN=TEXT"),
         (["report", "--since", "soon"], "--since 'soon' is neither a date"),
         (["export", "--format", "focus"], "focus is not built yet; use csv or ndjson"),
         (["report", "--config", "nowhere.yaml"], "nowhere.yaml"),

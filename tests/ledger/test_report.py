@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from gateway.core.row import LedgerRow
 from gateway.ledger import Batch, Poster, Posting
+from gateway.ledger.filter import DIMENSIONS
 from gateway.ledger.period import Period, read_period
-from gateway.ledger.report import DIMENSIONS, Report, as_csv, as_json, as_text, spend_report
+from gateway.ledger.report import Report, as_csv, as_json, as_text, spend_report
 from gateway.state import Store, read_only
 from tests.simulator.rows import NOON, row
 
