@@ -7,15 +7,20 @@ with file and line like all others.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import MappingProxyType
 from typing import Final
+
+import msgspec
 
 from gateway.config import Config, ConfigMistakes
 from gateway.core.clock import Clock, SystemClock
 from gateway.core.sources import Sources
 from gateway.dialects import JsonLimits
-from gateway.identity import Identity, IdentityMistakes
+from gateway.identity import Identity, IdentityMistakes, api_keys
+from gateway.identity.discovery import protected_resource
 from gateway.metering.prices import SHIPPED, PriceBook, discount_billionths
 from gateway.outbound import Outbound
 from gateway.policy import Known, PolicySet
@@ -25,7 +30,7 @@ from gateway.routing import Pricing, Router
 from gateway.settings import Complaint, Complaints, Secret
 from gateway.telemetry.redact import Redactor
 from gateway.tools import Tools
-from gateway.web.tls import server_context
+from gateway.web.tls import ServerTls
 from gateway.world import World
 
 _NO_DEMO: Final = "http://127.0.0.1:9"
@@ -41,22 +46,39 @@ class Built:
     warnings: tuple[str, ...]
 
 
-def prepare(config: Config, sources: Sources, clock: Clock | None = None) -> Built:
-    """Build what can be wrong; raises `ConfigMistakes` with everything that is."""
+def prepare(
+    config: Config,
+    sources: Sources,
+    clock: Clock | None = None,
+    *,
+    keys: Mapping[str, bytes | None] = MappingProxyType({}),
+    secret: bytes = b"",
+) -> Built:
+    """Build what can be wrong; raises `ConfigMistakes` with everything that is.
+
+    `keys` and `secret` are for what serves, see `Identity.build`.
+    """
     settings = config.settings
     complaints = Complaints()
     identity: Identity | None = None
     prices: PriceBook | None = None
     try:
         identity = Identity.build(
-            settings.identity, settings.agents, sources, clock or SystemClock(), settings.listen.agents.public_url
+            settings.identity,
+            settings.agents,
+            sources,
+            clock or SystemClock(),
+            settings.listen.agents.public_url,
+            scheme=_scheme(config),
+            keys=keys,
+            secret=secret,
         )
     except IdentityMistakes as mistakes:
         complaints.found += mistakes.complaints
     known = Known(
         agents=frozenset(agent.id for agent in settings.agents),
         teams=frozenset(agent.team for agent in settings.agents),
-        issuers=frozenset(issuer.name for issuer in settings.identity.issuers),
+        issuers=frozenset((api_keys.ISSUER, *(issuer.name for issuer in settings.identity.issuers))),
         models=frozenset(settings.models),
         # The operations of a tool that is switched off are not known, so that no rule can be called wrong for them.
         tools=None if config.unset("tools") else frozenset(_operations(config)),
@@ -67,23 +89,44 @@ def prepare(config: Config, sources: Sources, clock: Clock | None = None) -> Bui
         prices = PriceBook.load(SHIPPED.read_bytes(), settings.prices)
     except ValueError as error:
         complaints.found.append(config.complaint(("prices",), str(error), "correct the prices"))
-    complaints.found += _tls_mistakes(config)
+    complaints.found += _tls_mistakes(config, sources)
     if complaints.found or identity is None or prices is None:
         raise ConfigMistakes(complaints.found)
     return Built(identity=identity, policy=policy, prices=prices, warnings=tuple(map(str, policy.warnings)))
 
 
-def _tls_mistakes(config: Config) -> Iterator[Complaint]:
+def _tls_mistakes(config: Config, sources: Sources) -> Iterator[Complaint]:
     """Certificates that no listener could use; what only reads the settings need not be able to read them."""
-    listen = config.settings.listen
-    for name, door in (("agents", listen.agents), ("metrics", listen.metrics), ("admin", listen.admin)):
+    listen, ca_file = config.settings.listen, config.settings.outbound.ca_file
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        problem = f"{ca_file} cannot be used: {error.strerror or error}"
+        yield config.complaint(("outbound", "ca_file"), problem, "name a file of certificate authorities, PEM")
+    for name, door in listen.doors.items():
         if door.tls is None:
             continue
         try:
-            server_context(door.tls.cert, door.tls.key)
-        except OSError as error:
-            problem = f"{door.tls.cert} and {door.tls.key} cannot be used: {error.strerror or error}"
+            alone = ServerTls.read(replace(door.tls, client_ca=None), sources)
+            alone.context()
+            alone.life  # noqa: B018 - raises for a certificate that nobody could tell the end of
+        except (OSError, ValueError) as error:
+            problem = f"{door.tls.cert} and {door.tls.key} cannot be used: {_reason(error)}"
             yield config.complaint(("listen", name, "tls"), problem, "name a certificate chain and its key, both PEM")
+            continue
+        try:
+            ServerTls.read(door.tls, sources).context()
+        except OSError as error:
+            problem = f"{door.tls.client_ca} cannot be used: {_reason(error)}"
+            remedy = "name the certificates of the authorities that sign client certificates, PEM"
+            yield config.complaint(("listen", name, "tls", "client_ca"), problem, remedy)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be used, with its name where it is one of several."""
+    reason = getattr(error, "strerror", None) or str(error)
+    name = getattr(error, "filename", None)
+    return f"{reason}: {name}" if name else reason
 
 
 def _operations(config: Config) -> Iterator[str]:
@@ -92,11 +135,18 @@ def _operations(config: Config) -> Iterator[str]:
             yield f"{name}.{key}"
 
 
-def build_world(config: Config, sources: Sources, demo_url: str | None) -> World:
+def _scheme(config: Config) -> str:
+    """How the agents' listener itself is spoken to."""
+    return "https" if config.settings.listen.agents.tls else "http"
+
+
+def build_world(
+    config: Config, sources: Sources, demo_url: str | None, *, keys: Mapping[str, bytes | None], secret: bytes
+) -> World:
     """Build everything for one worker; call it inside the event loop. Raises `ConfigMistakes`."""
     clock = SystemClock()
     settings = config.settings
-    built = prepare(config, sources, clock)
+    built = prepare(config, sources, clock, keys=keys, secret=secret)
     off = config.unset("providers")
     demo = demo_url or _NO_DEMO
     limits, door = settings.limits, settings.listen.agents
@@ -114,12 +164,21 @@ def build_world(config: Config, sources: Sources, demo_url: str | None) -> World
         json_limits=JsonLimits(limits.json_depth, limits.json_keys, limits.json_elements),
         concurrency=limits.concurrency,
         access_log=settings.log.access,
-        resource=door.public_url or settings.identity.audience,
+        resource=built.identity.own.iss,
+        documents=_documents(config, built.identity.own.iss),
         public_url=door.public_url,
-        scheme="https" if door.tls else "http",
+        scheme=_scheme(config),
         clock=clock,
         redact=redactor(config),
     )
+
+
+def _documents(config: Config, resource: str) -> dict[str, bytes]:
+    """What anybody may read, by the operation of its address."""
+    settings, tls = config.settings, config.settings.listen.agents.tls
+    mutual_tls = tls is not None and tls.client_ca is not None
+    documents = {"protected_resource": protected_resource(settings.identity, resource, mutual_tls=mutual_tls)}
+    return {operation: msgspec.json.encode(document) for operation, document in documents.items()}
 
 
 def _pricing(config: Config, book: PriceBook) -> Pricing:

@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -30,21 +31,25 @@ from gateway.core.principal import Principal
 from gateway.core.run import RunKey, RunRef
 from gateway.dialects.addresses import ANONYMOUS, dialect_of, resolve
 from gateway.dialects.refusals import render, stream_error
+from gateway.flights import Flight, Flights
+from gateway.identity import check_reach
+from gateway.identity.challenges import challenges
 from gateway.ledger import Bill, Book, ledger_row
 from gateway.outbound import OutboundError
 from gateway.policy import Facts, explain_refusal
 from gateway.relay import relay
 from gateway.routing import Errand
-from gateway.runs import Entrance, Step, name_run
+from gateway.runs import Entrance, Step, name_run, run_key
 from gateway.settlement import Accounts, Attempt
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
 from gateway.telemetry.traces import continued
 from gateway.telemetry.trail import Trail
+from gateway.token_endpoint import Granter, TokenRequest
 from gateway.world import World
 
 
-class Supervisor(Entrance, Protocol):
+class Supervisor(Entrance, Granter, Protocol):
     """What a worker asks of the process that owns the shared state."""
 
     async def show_run(self, key: RunKey) -> Mapping[str, object] | None:
@@ -59,11 +64,12 @@ class Supervisor(Entrance, Protocol):
 class Pipeline:
     """Carries calls through one worker. A reload swaps `world`; a call keeps the one it began with."""
 
-    def __init__(self, book: Book, supervisor: Supervisor, counts: Counts, log: Log) -> None:
-        """`book` settles, `supervisor` keeps the runs, `counts` and `log` observe."""
+    def __init__(self, book: Book, supervisor: Supervisor, flights: Flights, counts: Counts, log: Log) -> None:
+        """`book` settles, `supervisor` keeps the runs, `flights` knows who is stopped, `counts` and `log` observe."""
         self.world: World
         self.log = log
         self.inflight = 0
+        self.flights = flights
         self._book = book
         self._supervisor = supervisor
         self._counts = counts
@@ -89,12 +95,13 @@ class Pipeline:
             try:
                 await self._carry(exchange, trail, world)
             except Refusal as refusal:
-                await self._refuse(exchange, trail, refusal)
+                await self._refuse(exchange, trail, world, refusal)
             except Exception as error:
                 if isinstance(error, ClientGone):
                     raise
                 self.log.error("internal_error", request_id=trail.request_id, error=world.describe(error))
-                await self._refuse(exchange, trail, Refusal("internal_error", "the gateway failed; its log says why"))
+                ours = Refusal("internal_error", "the gateway failed; its log says why")
+                await self._refuse(exchange, trail, world, ours)
         except ClientGone:
             trail.outcome = trail.outcome or "cancelled"
         except asyncio.CancelledError:
@@ -110,31 +117,40 @@ class Pipeline:
         head = exchange.head
         address = trail.address = resolve(head.method, head.path)
         if address.operation in ANONYMOUS:
-            trail.status, headers, body = world.public(address)
+            trail.status, headers, body = world.public(head, address)
             await exchange.reply(trail.status, headers, body)
             return
-        principal = trail.principal = world.identity.identify(head, address)  # 1 identify
-        call, errand = await world.read(exchange, address)  # 2 read
-        trail.call = call
-        if errand is not None:
-            trail.target = errand.label
-        run = self._run_of(trail, principal, call, world)
-        async with Step(self._supervisor, run, call.kind) as step:  # 3 enter run
-            trail.step = step.number
+        asked: TokenRequest | None = None
+        if address.operation == "token":  # the one address whose credential is in its body
+            asked = await TokenRequest.receive(exchange, address, world, self._supervisor)  # 1 identify
+            principal = trail.principal = asked.parent
+        else:
+            principal = trail.principal = await world.identity.identify(head, address, self._supervisor)  # 1 identify
+        async with Flight(self.flights, principal, exchange) as flight:  # who is stopped ends here, or at a step below
+            call, errand = await world.read(exchange, address)  # 2 read
+            trail.call = call
             if errand is not None:
-                self._admit(world)  # 4 admit
-            targets = self._decide(trail, principal, call, errand, world)  # 7 decide
-            if errand is None:
-                await self._answer_own(exchange, trail, principal, address, world)
-                return
-            refusal: Refusal | None = None
-            for number, target in enumerate(targets, 1):
-                last = number == len(targets)
-                refusal = await self._attempt(exchange, trail, world, step, errand, target, last=last)  # 11 to 13
-                if refusal is None:
+                trail.target = errand.label
+            check_reach(principal, call)  # a delegated token is for what was handed on
+            run = self._run_of(trail, principal, call, world)
+            async with Step(self._supervisor, run, call.kind) as step:  # 3 enter run
+                trail.step = step.number
+                flight.enter_run(step.line)
+                if errand is not None or asked is not None:
+                    self._admit(world)  # 4 admit
+                targets = self._decide(trail, principal, call, errand, world)  # 7 decide
+                if errand is None:
+                    await self._answer_own(exchange, trail, principal, address, world, asked)
                     return
-            assert refusal is not None  # noqa: S101 - a plan is never empty
-            raise refusal
+                refusal: Refusal | None = None
+                for number, target in enumerate(targets, 1):  # 11 to 13
+                    flight.check()
+                    last = number == len(targets)
+                    refusal = await self._attempt(exchange, trail, world, flight, step, errand, target, last=last)
+                    if refusal is None:
+                        return
+                assert refusal is not None  # noqa: S101 - a plan is never empty
+                raise refusal
 
     # -- 3, 4, 7: may it go on? -----------------------------------------------------------------------
 
@@ -146,8 +162,9 @@ class Pipeline:
         runs = world.runs
         claim_only = runs.source == "claim"
         trail.run = name_run(principal, trail.head, address, from_headers=runs.from_headers, claim_only=claim_only)
-        if trail.run is None and (principal.limits or world.run_required(principal.agent, call)):
-            why = "the token limits its run" if principal.limits else "runs.required"
+        limited = any(name != "depth" for name, _ in principal.limits)  # a depth is kept without a run
+        if trail.run is None and (limited or world.run_required(principal.agent, call)):
+            why = "the token limits its run" if limited else "runs.required"
             raise Refusal(
                 "run_required",
                 f"this call must name its run ({why}): put /r/RUN in front of the base URL's path, "
@@ -182,7 +199,16 @@ class Pipeline:
     # -- 11 to 13: carry it ---------------------------------------------------------------------------
 
     async def _attempt(
-        self, exchange: Exchange, trail: Trail, world: World, step: Step, errand: Errand, target: Target, *, last: bool
+        self,
+        exchange: Exchange,
+        trail: Trail,
+        world: World,
+        flight: Flight,
+        step: Step,
+        errand: Errand,
+        target: Target,
+        *,
+        last: bool,
     ) -> Refusal | None:
         """Ask one target and bring its answer back.
 
@@ -192,10 +218,11 @@ class Pipeline:
         trail.attempts += 1
         trail.provider = target.provider
         headers = [*self._headers(trail), *sending.notes]
-        attempt = Attempt(self._accounts, trail, step, errand, target, sending)
+        attempt = Attempt(self._accounts, trail, flight, step, errand, target, sending)
         out = world.outbound.send(
             sending.upstream, sending.method, sending.path, sending.headers, sending.body, sending.timeouts
         )
+        flight.sends(out, finishes=trail.kind == "tool")
         began, waited = time.perf_counter(), 0.0
         try:
             async with out as answer:  # 11 send
@@ -219,18 +246,29 @@ class Pipeline:
         trail.status, trail.outcome = received.status, received.outcome
         if not received.streamed:
             received.headers.append(("gateway-cost-usd", usd_text(charge.cost)))
+        flight.check()
         await received.finish(exchange)
         return None
 
     # -- what the gateway answers itself ----------------------------------------------------------------
 
     async def _answer_own(
-        self, exchange: Exchange, trail: Trail, principal: Principal, address: Address, world: World
+        self,
+        exchange: Exchange,
+        trail: Trail,
+        principal: Principal,
+        address: Address,
+        world: World,
+        asked: TokenRequest | None,
     ) -> None:
-        """Model lists, and what the gateway tells an agent about its own runs and calls."""
+        """Model lists, a child's token, and what the gateway tells an agent about its own runs and calls."""
         told: Mapping[str, object] | None
-        if address.operation == "own_run":
-            told = await self._supervisor.show_run(RunKey(*principal.owner, address.variables["run"]))
+        headers = [*self._headers(trail), ("content-type", "application/json")]
+        if asked is not None:
+            told = await asked.grant(trail.head, address, world, self._supervisor)
+            headers.append(("cache-control", "no-store"))  # RFC 6749 §5.1
+        elif address.operation == "own_run":
+            told = await self._supervisor.show_run(run_key(principal, address.variables["run"]))
             if told is None:
                 raise Refusal("run_unknown", "there is no such run of this agent; check its id")
         elif address.operation == "own_call":
@@ -241,32 +279,34 @@ class Pipeline:
         else:
             told = world.models_for(principal, address)
         trail.status = 200
-        await exchange.reply(
-            200, [*self._headers(trail), ("content-type", "application/json")], msgspec.json.encode(told)
-        )
+        await exchange.reply(200, headers, msgspec.json.encode(told))
 
-    async def _refuse(self, exchange: Exchange, trail: Trail, refusal: Refusal) -> None:
+    async def _refuse(self, exchange: Exchange, trail: Trail, world: World, refusal: Refusal) -> None:
         """Answer in the caller's dialect; a stream that has begun ends with an error event.
 
         A refusal of a known agent is put on the ledger, unless its last attempt is there already.
         """
-        trail.refusal, trail.status = refusal, refusal.status
         dialect = trail.address.dialect if trail.address is not None else dialect_of(trail.head.path)
+        status, headers, body = render(refusal, dialect, trail.request_id)
+        trail.refusal, trail.status = refusal, status
         if trail.principal is not None and trail.recorded < trail.attempts:
             outcome = "failed" if trail.attempts else "refused"
-            bill = Bill(outcome=outcome, status=refusal.status, code=refusal.code, attempt=trail.attempts)
+            bill = Bill(outcome=outcome, status=status, code=refusal.code, attempt=trail.attempts)
             row = ledger_row(trail, bill)
             with contextlib.suppress(Refusal):  # without a store the refusal is in the log alone
                 self._book.post(row)
         if exchange.begun:
             await exchange.end(stream_error(refusal, dialect, trail.request_id))
             return
-        status, headers, body = render(refusal, dialect, trail.request_id)
+        if status == HTTPStatus.UNAUTHORIZED:
+            headers += challenges(refusal, world.origin(trail.head))
         await exchange.reply(status, [*self._headers(trail), *headers], body)
 
     def _headers(self, trail: Trail) -> list[tuple[str, str]]:
         """The gateway's own answer headers, as far as they are known by now."""
         headers = [("gateway-request-id", trail.request_id)]
+        if trail.principal is not None and (nonce := self.world.identity.next_nonce(trail.principal)):
+            headers.append(("dpop-nonce", nonce))
         if trail.run is not None:
             headers.append(("gateway-run", trail.run.key.id))
             if trail.step:

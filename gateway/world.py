@@ -19,7 +19,8 @@ from gateway.core.clock import Clock
 from gateway.core.principal import Agent, Principal
 from gateway.dialects import DIALECTS, JsonLimits, json_body
 from gateway.dialects.addresses import missing
-from gateway.identity import Identity
+from gateway.identity import Identity, may_reach
+from gateway.identity.discovery import authorization_server
 from gateway.outbound import Outbound
 from gateway.policy import Facts, PolicySet
 from gateway.providers import Providers
@@ -50,6 +51,7 @@ class World:
     concurrency: int
     access_log: bool
     resource: str  # this gateway as an OAuth protected resource (RFC 9728)
+    documents: Mapping[str, bytes]  # what anybody may read, by operation
     public_url: str | None  # how agents reach it, where the configuration says so
     scheme: str  # http | https: how its own listener is spoken to
     clock: Clock
@@ -72,10 +74,10 @@ class World:
             call = tool_read(match, head, await self._body(exchange), self.json_limits)
             return call, ToolErrand(call, head, match)
         if not operation:
-            raise missing(address, self._origin(head))
+            raise missing(address, self.origin(head))
         return Call("own", address.dialect, operation, head.method), None
 
-    def _origin(self, head: Head) -> str:
+    def origin(self, head: Head) -> str:
         """How the caller reaches the gateway: its public URL, else the `Host` that the door has let in."""
         return self.public_url or f"{self.scheme}://{head.headers.get('host')}"
 
@@ -120,21 +122,24 @@ class World:
         raise self.router.unknown(wanted)
 
     def _may_use(self, principal: Principal, model: str) -> bool:
+        if not may_reach(principal, model):
+            return False
         facts = Facts.of(principal, Call("llm", "openai", "chat", "POST", model=model))
         if not self.policy.names_providers:
             return self.policy.decide(facts).allowed
         targets = self.router.plan(self.router.route(model), model)
         return any(self.policy.decide(facts, target.provider).allowed for target in targets)
 
-    def public(self, address: Address) -> tuple[int, list[tuple[str, str]], bytes]:
+    def public(self, head: Head, address: Address) -> tuple[int, list[tuple[str, str]], bytes]:
         """What anonymous callers may read."""
         if address.operation == "prefix":
             return 204, [], b""
-        document: dict[str, object] = {"keys": []}  # the gateway signs nothing yet
-        if address.operation == "protected_resource":
-            document = {"resource": self.resource, "bearer_methods_supported": ["header"]}
         headers = [("content-type", "application/json"), ("cache-control", "public, max-age=60")]
-        return 200, headers, msgspec.json.encode(document)
+        if address.operation == "jwks":
+            return 200, headers, self.identity.own_jwks
+        if address.operation == "authorization_server":
+            return 200, headers, msgspec.json.encode(authorization_server(self.resource, self.origin(head)))
+        return 200, headers, self.documents[address.operation]
 
     def describe(self, error: BaseException) -> str:
         """Our own mistake, for the log: its place and words without secrets."""

@@ -17,8 +17,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from gateway.core.errors import Refusal, Repeat
+from gateway.core.principal import StopKey
 from gateway.core.run import RunKey, RunRef
 from gateway.core.sources import Listed
+from gateway.core.stop import Stop
 from gateway.ledger import Batch
 from gateway.runs import Entered
 
@@ -42,6 +44,59 @@ class Prepare(Message):
     dirs: dict[str, Listed]
     variables: dict[str, str | None]
     demo_url: str | None
+
+
+class Hello(Message):
+    """Worker → supervisor: a new worker asks for what does not come with a configuration."""
+
+
+class Stops(Message):
+    """Supervisor → worker: a change of the stop list; answered once the calls in flight know."""
+
+    version: int
+    at: float  # when this version held, on the monotonic clock that all processes share
+    added: list[Stop]
+    removed: list[StopKey]
+
+
+class Beat(Message):
+    """Supervisor → worker: at the moment `at` this version of the stop list held."""
+
+    version: int
+    at: float
+
+
+class Welcome(Message):
+    """The reply to `Hello`; what changes of it later is told by messages of its own."""
+
+    secret: bytes  # new with every start of the gateway
+    keys: dict[str, bytes | None]
+    stops: Stops  # the whole list
+
+
+class Keys(Message):
+    """Supervisor → worker: these keys were fetched, or have become too old (`None`); see `Identity.adopt`."""
+
+    keys: dict[str, bytes | None]
+
+
+class FetchKeys(Message):
+    """Worker → supervisor: a token names an unknown key of this issuer; answered when `Keys` was sent, if at all."""
+
+    issuer: str
+
+
+class FirstUse(Message):
+    """Worker → supervisor: remember this proof until then; answered with whether it was new."""
+
+    proof: bytes
+    until: float
+
+
+class Fresh(Message):
+    """The reply to `FirstUse`."""
+
+    new: bool
 
 
 class Commit(Message):
@@ -108,6 +163,20 @@ class ShowCall(Message):
     subject: str
 
 
+class Grant(Message):
+    """Worker → supervisor: count this child of a run, if it is in one, and sign its claims (JSON)."""
+
+    claims: bytes
+    child: str
+    run: RunRef | None
+
+
+class Granted(Message):
+    """The reply to `Grant`."""
+
+    token: str
+
+
 class Done(Message):
     """A reply without content, or with plain values."""
 
@@ -159,8 +228,9 @@ class Failed(Message):
 
 
 AnyMessage = (
-    Prepare | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
-    | Done | EnteredRun | Refused | Failed
+    Prepare | Hello | Welcome | Stops | Beat | Keys | FetchKeys | FirstUse | Fresh
+    | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
+    | Grant | Granted | Done | EnteredRun | Refused | Failed
 )  # fmt: skip
 _encode: Final = msgspec.msgpack.Encoder().encode
 # (n, message): a positive n asks, its negative answers, 0 tells.

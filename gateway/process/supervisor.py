@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +22,12 @@ from gateway import __version__
 from gateway.config import Config
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
-from gateway.core.sources import DiskSources
+from gateway.core.sources import DiskSources, KeptSources
 from gateway.demo import DemoServer
+from gateway.identity.delegation import GATEWAY
+from gateway.identity.issue import IssueError
+from gateway.identity.own_keys import OwnKeys
+from gateway.identity.replay import ReplayGuard
 from gateway.ledger import Batch, Poster, find_call, recover
 from gateway.metering.prices import PriceBook
 from gateway.process.channel import (
@@ -30,37 +36,42 @@ from gateway.process.channel import (
     Done,
     Enter,
     EnteredRun,
+    FetchKeys,
+    FirstUse,
+    Fresh,
+    Grant,
+    Hello,
+    Keys,
     Leave,
     Post,
+    Prepare,
     ShowCall,
     ShowRun,
     StoreState,
     Told,
+    Welcome,
 )
+from gateway.process.doors import Doors
+from gateway.process.granting import Granting
 from gateway.process.in_force import InForce
+from gateway.process.listening import StartError, bind_listener, listener_url
 from gateway.process.overview import Overview, run_as_told
 from gateway.process.pool import WorkerPool, WorkerProcess
+from gateway.process.stopping import Stopping
+from gateway.process.trust import Trust
 from gateway.runs import Register
-from gateway.settings.types import Bind
 from gateway.state import Runs, StoreRefused, StoreUnavailable
 from gateway.state.sqlite import Store
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Registry
 from gateway.web.admin import AdminCall, Route, admin_app
 from gateway.web.hosts import Hosts
-from gateway.web.listener import listen
 from gateway.web.metrics import metrics_app
-from gateway.web.tls import server_context
 
 _STORE_EVERY: Final = 0.5
 """Seconds between two looks at the store."""
 _LEFTOVERS_EVERY: Final = 2.0
 """Seconds between two looks at what dead workers left."""
-_BACKLOG: Final = 1024
-
-
-class StartError(Exception):
-    """The gateway cannot start; the words say why and what to do."""
 
 
 class Supervisor:
@@ -71,6 +82,8 @@ class Supervisor:
         self._prices = prices
         self.clock = SystemClock()
         self.now = InForce(config, sources, self.clock)
+        self.secret = secrets.token_bytes(32)  # of this start: what it signs holds for as long as the gateway runs
+        self._replays = ReplayGuard(self.clock)
         self._draining = False
         self._urls: dict[str, str] = {}
         self._stop = asyncio.Event()
@@ -81,10 +94,14 @@ class Supervisor:
         self._demo: DemoServer | None = None
         count = config.settings.worker_count
         self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, lambda: self.log)
+        self.trust = Trust(lambda keys: self.pool.tell_all(Keys(dict(keys))), lambda: self.log, self.clock)
+        self.doors = Doors(config.settings.listen, sources, lambda: self.log, self.clock)
         self.overview: Overview
         self._store: Store
         self._poster: Poster
         self._register: Register
+        self._granting: Granting
+        self._stopping: Stopping
         self._background: set[asyncio.Task[None]] = set()
 
     # -- life ---------------------------------------------------------------------------------
@@ -95,16 +112,20 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             await self._open_state(stack)
             await self._start_demo(stack)
+            stack.push_async_callback(self.trust.close)
+            await self.trust.start(self.config.settings.identity, self.config.settings.outbound)
             agents = self.config.settings.listen.agents
-            listener = _bind("listen.agents.bind", agents.bind)
+            listener = bind_listener("listen.agents.bind", agents.bind)
             stack.callback(listener.close)
-            self._urls["agents"] = _url(listener, tls=agents.tls is not None)
-            self.overview = Overview(self.now, self.pool, self._store, lambda: self._draining)
+            self._urls["agents"] = listener_url(listener, tls=agents.tls is not None)
+            self.overview = Overview(self.now, self.pool, self._store, self.trust, self.doors, lambda: self._draining)
             self.overview.describe(self.registry, self._prices, self.clock)
             await self._open_doors(stack)
             if await self._start_workers(listener):
-                for work in (self._reload_on_signal(), self.now.watch(self.pool.change), self._tend_store()):
+                for work in (self._reload_on_signal(), self.now.watch(self._change), self._tend_store()):
                     self._spawn(work)
+                for tending in (self.trust.tend(), self._granting.tend()):
+                    self._spawn(tending)
                 self.log.info("ready", version=__version__, workers=self.pool.count, **self._urls)
                 self.log.flush()
                 ready(self)
@@ -144,12 +165,25 @@ class Supervisor:
             raise StartError(str(error)) from error
         stack.push_async_callback(self._store.close)
         self._poster = Poster(self._store)
+        self._stopping = await stack.enter_async_context(Stopping(self._store, self.pool, self.now, self.clock))
         self._register = Register(Runs(self._store), lambda: self.config.settings.runs.run_limits, self.clock)
+        self._granting = self._open_keys()
         try:
             self.recovery.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(f"{self.recovery}: {error.strerror}; workers must be able to write there.") from error
         await self._post_leftovers()
+
+    def _open_keys(self) -> Granting:
+        folder = self.config.settings.state.keys_dir
+        try:
+            keys = OwnKeys.open(folder, self.clock.now())
+        except IssueError as error:
+            raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(f"{folder}: {error.strerror or error}; the gateway keeps its own keys there.") from error
+        publish = partial(self.trust.publish, GATEWAY)
+        return Granting(keys, self._register, publish, lambda: self.log, self.clock)
 
     async def _start_demo(self, stack: contextlib.AsyncExitStack) -> None:
         if self.config.uses_demo:
@@ -177,13 +211,9 @@ class Supervisor:
             "metrics": metrics_app(self._scrape, self.overview.readiness, on_failure=failed),
             "admin": admin_app(self._admin_routes(), lambda: self.now.operators, hosts, on_failure=failed),
         }
+        stack.push_async_callback(self.doors.close)
         for name, app in apps.items():
-            door = getattr(settings.listen, name)
-            sock = _bind(f"listen.{name}.bind", door.bind)
-            tls = server_context(door.tls.cert, door.tls.key) if door.tls else None
-            runner = await listen(app, sock, tls=tls)
-            stack.push_async_callback(runner.cleanup)
-            self._urls[name] = _url(sock, tls=tls is not None)
+            self._urls[name] = await self.doors.open(name, app)
 
     def _admin_routes(self) -> list[Route]:
         async def status(_: AdminCall) -> object:
@@ -191,12 +221,14 @@ class Supervisor:
 
         async def reload(call: AdminCall) -> object:
             self.log.info("reload_asked", operator=call.operator.id)
-            problems = await self.now.reload(self.pool.change)
+            problems = await self.now.reload(self._change)
             return {"reloaded": not problems, "problems": problems, "generation": self.now.generation}
 
         return [
             Route("GET", "/admin/v1/status", "viewer", status),
             Route("POST", "/admin/v1/reload", "operator", reload),
+            *self._granting.routes(),
+            *self._stopping.routes(),
         ]
 
     def _on_signals(self) -> None:
@@ -209,7 +241,13 @@ class Supervisor:
         while True:
             await self._reload.wait()
             self._reload.clear()  # signals that come during a reload make one more of it
-            await self.now.reload(self.pool.change)
+            await self.now.reload(self._change)
+
+    async def _change(self, config: Config, offer: Prepare) -> None:
+        """Give all workers another configuration, once the keys of its issuers are there; raises `ChannelError`."""
+        sources = KeptSources(offer.files, offer.dirs, offer.variables)
+        async with self.trust.change(config.settings.identity, config.settings.outbound), self.doors.change(sources):
+            await self.pool.change(offer)
 
     async def _tend_store(self) -> None:
         """The store heals by itself and tells nobody; a worker whose own supervisor was killed dies unseen."""
@@ -225,6 +263,12 @@ class Supervisor:
 
     async def _handle(self, worker: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
         match message:
+            case Hello():
+                return Welcome(self.secret, self.trust.keys, self._stopping.everything)
+            case FetchKeys(issuer=issuer):
+                await self.trust.fetch(issuer)
+            case FirstUse(proof=proof, until=until):
+                return Fresh(self._replays.first_use(proof, until))
             case Post(batch=batch):
                 await self._post(batch)
             case Told():
@@ -233,15 +277,21 @@ class Supervisor:
                 return EnteredRun(await self._register.enter(worker.name, run, kind))
             case Leave(ticket=ticket):
                 self._register.leave(ticket)
-            case ShowRun(key=key):
-                facts = await self._register.facts(key)
-                return Done(run_as_told(facts) if facts else None)
-            case ShowCall(request_id=request_id, iss=iss, subject=subject):
-                owner, now = (iss, subject), self.clock.now()
-                return Done(await self._store.read(lambda conn: find_call(conn, request_id, owner, now)))
+            case Grant():
+                return await self._granting.grant(message)
+            case ShowRun() | ShowCall():
+                return Done(await self._show(message))
             case _:
                 raise ChannelError(f"the supervisor does not answer {type(message).__name__}")
         return None
+
+    async def _show(self, asked: ShowRun | ShowCall) -> dict[str, object] | None:
+        """What an agent may read of its own."""
+        if isinstance(asked, ShowRun):
+            facts = await self._register.facts(asked.key)
+            return run_as_told(facts) if facts else None
+        request_id, owner, now = asked.request_id, (asked.iss, asked.subject), self.clock.now()
+        return await self._store.read(lambda conn: find_call(conn, request_id, owner, now))
 
     async def _post(self, batch: Batch) -> None:
         """Commit a batch; what it changed goes into the metrics and the registers. Raises `Refusal`."""
@@ -341,23 +391,3 @@ class Supervisor:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(ended)
-
-
-def _bind(setting: str, bind: Bind) -> socket.socket:
-    """A listening socket; raises `StartError` naming the setting."""
-    try:
-        family, *_, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"{setting} {bind}: {reason}; free the port or change the setting.") from error
-    listener.setblocking(False)
-    return listener
-
-
-def _url(listener: socket.socket, *, tls: bool) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -30,10 +30,14 @@ from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
 from gateway.core.run import RunKey, RunRef
 from gateway.core.sources import KeptSources
+from gateway.flights import Flights
+from gateway.identity.keys import KeyMistakes
+from gateway.identity.stops import StopList
 from gateway.ledger import Batch, Book
 from gateway.pipeline import Pipeline
 from gateway.process.channel import (
     AnyMessage,
+    Beat,
     Channel,
     ChannelError,
     Commit,
@@ -41,22 +45,31 @@ from gateway.process.channel import (
     Drain,
     Enter,
     EnteredRun,
+    FetchKeys,
+    FirstUse,
     Flush,
+    Fresh,
+    Grant,
+    Granted,
+    Hello,
+    Keys,
     Leave,
     Post,
     Prepare,
     Reply,
     ShowCall,
     ShowRun,
+    Stops,
     StoreState,
     Told,
+    Welcome,
 )
 from gateway.runs import Entered
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
 from gateway.web.agents import AgentsDoor
 from gateway.web.hosts import Hosts
-from gateway.web.tls import server_context
+from gateway.web.tls import ServerTls
 from gateway.world import World
 
 _TELL_EVERY: Final = 0.25
@@ -93,6 +106,18 @@ class SupervisorPort:
         """See `runs.Entrance`."""
         self._channel.tell(Leave(ticket))
 
+    async def fetch_keys(self, issuer: str) -> None:
+        """See `identity.Authority`."""
+        await self._ask(FetchKeys(issuer), Done)
+
+    async def first_use(self, proof: bytes, until: float) -> bool:
+        """See `identity.Authority`."""
+        return (await self._ask(FirstUse(proof, until), Fresh)).new
+
+    async def grant(self, claims: bytes, child: str, run: RunRef | None) -> str:
+        """See `token_endpoint.Granter`."""
+        return (await self._ask(Grant(claims, child, run), Granted)).token
+
     async def show_run(self, key: RunKey) -> dict[str, object] | None:
         """A run's counters as the agent may read them."""
         return (await self._ask(ShowRun(key), Done)).value
@@ -119,22 +144,30 @@ class Worker:
         self._listener = listener
         self._counts = Counts()
         self._log = Log(name)
-        self._prepared: dict[int, tuple[Config, World]] = {}
+        self._prepared: dict[int, tuple[Config, World, ServerTls | None]] = {}
         self._world: World | None = None
+        self._tls: ServerTls | None = None  # what the door ends TLS with
         self._stopping = asyncio.Event()
         self._drain = 0.0
         self._door: AgentsDoor | None = None
         self._channel: Channel
         self._book: Book
         self._pipeline: Pipeline
+        self._flights = Flights(StopList(SystemClock()))
+        self._learned = asyncio.Event()
+        self._secret = b""
+        self._keys: dict[str, bytes | None] = {}
         self._retired: dict[asyncio.Task[None], World] = {}  # reloaded away, with calls that began there
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until told to drain, or until the supervisor is gone."""
         self._channel = await Channel.open(sock, self._handle)
         self._book = Book(self._recovery, self.name, self._post, SystemClock())
-        self._pipeline = Pipeline(self._book, SupervisorPort(self._channel), self._counts, self._log)
+        port = SupervisorPort(self._channel)
+        self._pipeline = Pipeline(self._book, port, self._flights, self._counts, self._log)
         self._book.start()
+        with contextlib.suppress(ChannelError):  # then the channel is closed, and there is nothing to serve
+            await self._learn()
         telling = asyncio.create_task(self._tell_regularly())
         gone = asyncio.create_task(self._channel.closed.wait())
         stop = asyncio.create_task(self._stopping.wait())
@@ -147,6 +180,14 @@ class Worker:
         self._tell()
         self._log.flush()
         await self._channel.leave()
+
+    async def _learn(self) -> None:
+        """Ask for what does not come with a configuration, before the first one comes."""
+        welcome = await self._channel.request(Hello(), Welcome)
+        self._secret = welcome.secret
+        self._keys = welcome.keys
+        self._flights.adopt(welcome.stops.version, welcome.stops.at, welcome.stops.added)
+        self._learned.set()
 
     async def _finish(self, seconds: float) -> None:
         """Let the calls under way end within `seconds`, then break them off; settled they are either way."""
@@ -175,6 +216,14 @@ class Worker:
                 await self._prepare(message)
             case Commit(generation=generation):
                 await self._commit(generation)
+            case Stops():
+                await self._learned.wait()
+                self._flights.change(message.version, message.at, message.added, message.removed)
+            case Beat(version=version, at=at):
+                self._flights.heard(version, at)
+            case Keys(keys=keys):
+                self._keys |= keys
+                self._adopt(keys)
             case Flush():
                 await self._book.flush()
                 self._tell()  # not as the answer, which is lost where nobody waits for it any longer
@@ -187,13 +236,26 @@ class Worker:
                 raise ChannelError(f"a worker does not answer {type(message).__name__}")
         return None
 
+    def _adopt(self, keys: dict[str, bytes | None]) -> None:
+        """Bring keys into every configuration; retired ones have calls that may still wait for them."""
+        for world in (self._world, *(world for _, world, _ in self._prepared.values()), *self._retired.values()):
+            try:
+                if world is not None:
+                    world.identity.adopt(keys)
+            except KeyMistakes as mistakes:
+                self._log.error("keys_refused", error=str(mistakes))
+
     async def _prepare(self, message: Prepare) -> None:
+        await self._learned.wait()
         sources = KeptSources(message.files, message.dirs, message.variables)
         config = load(Path(message.path), sources)
-        self._prepared = {message.generation: (config, build_world(config, sources, message.demo_url))}
+        world = build_world(config, sources, message.demo_url, keys=self._keys, secret=self._secret)
+        ends = config.settings.listen.agents.tls
+        tls = ServerTls.read(ends, sources) if ends is not None else None
+        self._prepared = {message.generation: (config, world, tls)}
 
     async def _commit(self, generation: int) -> None:
-        config, world = self._prepared.pop(generation)
+        config, world, tls = self._prepared.pop(generation)
         settings = config.settings
         log = settings.log
         self._log = Log(self.name, level=log.level, text=log.format == "text", redact=world.redact)
@@ -215,12 +277,14 @@ class Worker:
                 on_refusal=self._pipeline.refused_at_the_door,
                 on_failure=lambda what, path: self._log.error("door_failed", error=what, path=path),
             )
-            tls = server_context(agents.tls.cert, agents.tls.key) if agents.tls else None
-            await self._door.start(self._listener, tls=tls)
+            await self._door.start(self._listener, tls=tls.context() if tls is not None else None)
         else:
             self._door.body_limit = settings.limits.body
             self._door.buffered_limit = settings.limits.buffered
             self._door.trusted_proxies = settings.trusted_proxies
+            if tls is not None and tls != self._tls:
+                await self._door.renew(tls.context())
+        self._tls = tls
 
     async def _post(self, batch: Batch) -> None:
         await self._channel.request(Post(batch), Done)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.simulator.gateway import Gateway, Reply
+from tests.simulator.gateway import Gateway, Reply, joined
 from tests.simulator.provider import ScriptedProvider, completion
 
 AUDITOR: Final = "spiffe://acme.example/agent/auditor"
@@ -96,7 +96,7 @@ class Stage:
                     connection.putheader("Content-Type", "application/json")
             connection.endheaders(body or None)
             answer = connection.getresponse()
-            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+            return Reply(answer.status, joined(answer.getheaders()), answer.read())
 
     def bearer(self, subject: str = "") -> tuple[str, str]:
         """The header of a good token."""

@@ -8,12 +8,13 @@ import os
 import resource
 import signal
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -44,6 +45,7 @@ class Gateway:
     environment: Mapping[str, str] = field(default_factory=dict)
     issuer: Issuer = field(default_factory=Issuer)
     descriptors: int | None = None
+    context: ssl.SSLContext | None = None  # what `call` uses, where the agents' listener has TLS
     url: str = ""
     metrics_url: str = ""
     admin_url: str = ""
@@ -190,13 +192,13 @@ class Gateway:
         status = self.admin("GET", "/admin/v1/status")
         return [worker["pid"] for worker in status["workers"] if worker["serving"]]
 
-    def admin(self, method: str, path: str) -> Any:  # noqa: ANN401 - JSON
+    def admin(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         """Ask the admin API with the token that it made."""
         token = (self.folder / "var" / "admin.token").read_text().strip()
         request = urllib.request.Request(  # noqa: S310 - loopback
             self.admin_url + path,
             method=method,
-            data=b"{}" if method == "POST" else None,
+            data=json.dumps(body or {}).encode() if method == "POST" else None,
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:  # noqa: S310 - loopback
@@ -226,11 +228,11 @@ class Gateway:
             self.url + path, method=method, data=data, headers={**sent, **(headers or {})}
         )
         try:
-            with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:  # noqa: S310 - loopback
-                return Reply(answer.status, dict(answer.headers.items()), answer.read())
+            with urllib.request.urlopen(request, timeout=_PATIENCE, context=self.context) as answer:  # noqa: S310 - loopback
+                return Reply(answer.status, joined(answer.headers.items()), answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                return Reply(error.code, dict(error.headers.items()), error.read())
+                return Reply(error.code, joined(error.headers.items()), error.read())
 
     def chat(self, text: str = "hello", model: str = "sim-small", **members: object) -> Reply:
         """One chat completion."""
@@ -287,6 +289,14 @@ class Reply:
     def refusal(self) -> str:
         """The code of a refusal, empty without one."""
         return self.headers.get("gateway-refusal", "")
+
+
+def joined(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers under their names in lower case; one that repeats as one list (RFC 9110 §5.3)."""
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(name.lower(), []).append(value)
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def eventually(true: Callable[[], object], why: str, patience: float = _PATIENCE) -> None:
