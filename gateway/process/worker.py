@@ -258,6 +258,7 @@ class Worker:
         config, world, tls = self._prepared.pop(generation)
         settings = config.settings
         log = settings.log
+        self._log.flush()
         self._log = Log(self.name, level=log.level, text=log.format == "text", redact=world.redact)
         before = self._world
         self._world = world

@@ -87,6 +87,19 @@ def test_a_good_configuration_is_taken_over_at_once(gateway: Gateway) -> None:
     assert successful(gateway)
 
 
+def test_a_reload_loses_no_line_of_the_log(gateway: Gateway) -> None:
+    """What was gathered for the log when a reload replaces it is written all the same."""
+    seen = (gateway.folder / "log.ndjson").stat().st_size
+    answered = {gateway.chat().headers["gateway-request-id"] for _ in range(10)}
+    assert gateway.reload() == []
+    gateway.wait_for("reload_asked", since=seen)
+
+    def written() -> set[str]:
+        return {line["request_id"] for line in gateway.log(since=seen) if line.get("event") == "call"}
+
+    eventually(lambda: answered <= written(), "lines of calls were lost")
+
+
 def test_a_broken_file_keeps_the_old_state(gateway: Gateway) -> None:
     """R17: broken YAML and broken policies are refused with file and line; the old state serves, and it is said."""
     path = gateway.folder / "config.yaml"
