@@ -92,7 +92,8 @@ def prepare(
     complaints.found += _tls_mistakes(config, sources)
     if complaints.found or identity is None or prices is None:
         raise ConfigMistakes(complaints.found)
-    return Built(identity=identity, policy=policy, prices=prices, warnings=tuple(map(str, policy.warnings)))
+    warnings = tuple(map(str, (*identity.warnings, *policy.warnings)))
+    return Built(identity=identity, policy=policy, prices=prices, warnings=warnings)
 
 
 def _tls_mistakes(config: Config, sources: Sources) -> Iterator[Complaint]:

@@ -231,7 +231,7 @@ def _listener_mistakes(settings: Settings) -> _Said:
 def _identity_mistakes(settings: Settings) -> _Said:
     issuers = settings.identity.issuers
     yield from _repeated([issuer.name for issuer in issuers], ("identity", "issuers"), "name", "issuer")
-    yield from _repeated([issuer.iss for issuer in issuers], ("identity", "issuers"), "iss", "issuer")
+    yield from _repeated([issuer.identifier for issuer in issuers], ("identity", "issuers"), "iss", "issuer")
     domains = [issuer.trust_domain or "" for issuer in issuers]
     yield from _repeated(domains, ("identity", "issuers"), "trust_domain", "issuer")
     yield from _repeated([agent.id for agent in settings.agents], ("agents",), "id", "agent")
@@ -263,7 +263,11 @@ def _identity_mistakes(settings: Settings) -> _Said:
 
 
 def _workload_mistakes(settings: Settings) -> _Said:
-    """An issuer that gives out SVIDs alone names workloads of its trust domain, and nobody else."""
+    """Who gives out SVIDs alone names workloads of its trust domain, and nobody else; JWT-SVID §2.1 has no EdDSA."""
+    for index, issuer in enumerate(settings.identity.issuers):
+        if "jwt-svid" in issuer.kinds and set(issuer.algs) == {"EdDSA"}:
+            remedy = "name what the trust domain signs with, such as ES256 or RS256"
+            yield ("identity", "issuers", index, "algs"), "no JWT-SVID is signed with EdDSA", remedy
     domains = {one.name: one.trust_domain for one in settings.identity.issuers if SPIFFE_KINDS.issuperset(one.kinds)}
     for index, agent in enumerate(settings.agents):
         domain = domains.get(agent.issuer)

@@ -140,7 +140,7 @@ class Pipeline:
                     self._admit(world)  # 4 admit
                 targets = self._decide(trail, principal, call, errand, world)  # 7 decide
                 if errand is None:
-                    await self._answer_own(exchange, trail, principal, address, world, asked)
+                    await self._answer_own(exchange, trail, principal, address, world, asked, flight)
                     return
                 refusal: Refusal | None = None
                 for number, target in enumerate(targets, 1):  # 11 to 13
@@ -260,12 +260,13 @@ class Pipeline:
         address: Address,
         world: World,
         asked: TokenRequest | None,
+        flight: Flight,
     ) -> None:
         """Model lists, a child's token, and what the gateway tells an agent about its own runs and calls."""
         told: Mapping[str, object] | None
         headers = [*self._headers(trail), ("content-type", "application/json")]
         if asked is not None:
-            told = await asked.grant(trail.head, address, world, self._supervisor)
+            told = await asked.grant(trail.head, address, world, self._supervisor, flight)
             headers.append(("cache-control", "no-store"))  # RFC 6749 §5.1
         elif address.operation == "own_run":
             told = await self._supervisor.show_run(run_key(principal, address.variables["run"]))

@@ -16,6 +16,7 @@ from gateway.core.call import Address, Exchange, Head
 from gateway.core.errors import Refusal
 from gateway.core.principal import Principal
 from gateway.core.run import RunRef
+from gateway.flights import Flight
 from gateway.identity import Authority
 from gateway.identity.delegation import answer, child
 from gateway.identity.token_request import MAX_FORM, Asked, bad, check_headers, read_form
@@ -51,13 +52,21 @@ class TokenRequest:
         parent, proven = await world.identity.identify_parent(head, address, authority, asked.token)
         return cls(asked, parent, proven)
 
-    async def grant(self, head: Head, address: Address, world: World, granter: Granter) -> Mapping[str, object]:
-        """The child's token, as the endpoint answers; raises `Refusal` where it would be more than the parent has."""
+    async def grant(
+        self, head: Head, address: Address, world: World, granter: Granter, flight: Flight
+    ) -> Mapping[str, object]:
+        """The child's token, as the endpoint answers.
+
+        Raises `Refusal` where it would be more than the parent has, or for a run that is stopped.
+        """
+        run = self._run(head, address, world)
+        if run is not None:
+            flight.enter_run([run.key.id] if run.parent is None else [run.key.id, run.parent])
         wanted = child(
             self.parent,
             self.asked,
             own=world.identity.own,
-            run=self._run(head, address, world),
+            run=run,
             proven=self.proven,
             limits=world.runs.run_limits,
             now=world.clock.now(),

@@ -330,6 +330,16 @@ def test_api_keys_are_one_agents_and_for_development() -> None:
     assert "SHA-256" in short
 
 
+def test_a_trust_domain_that_could_sign_no_svid() -> None:
+    """Of `algs` EdDSA alone nothing is left for JWT-SVIDs; beside another one it does no harm."""
+    svids = MINIMAL.replace('"agent:a"', '"spiffe://a.example/a"').replace(
+        "keys: {file: keys.json}", "kinds: [jwt-svid], trust_domain: a.example, algs: [EdDSA], keys: {file: keys.json}"
+    )
+    (found,) = mistakes(svids)
+    assert "identity.issuers[0].algs: no JWT-SVID is signed with EdDSA; name" in found
+    loaded(svids.replace("[EdDSA]", "[EdDSA, ES256]"))
+
+
 @pytest.mark.parametrize(
     ("subject", "says"),
     [

@@ -54,7 +54,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agents = commands.add_parser("agents", help="who is registered; stop and start", epilog=_STOP, **_RAW)
     below = agents.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = below.add_parser("list", help="the registered agents", epilog=_LIST, **_RAW)
-    listing.add_argument("--stopped", action="store_true", help="only those that are stopped")
+    listing.add_argument(
+        "--stopped", action="store_true", help="only those that are stopped; and which tokens and runs"
+    )
     _add_shared(listing)
     listing.set_defaults(run=_list)
     show = below.add_parser("show", help="one agent: what stops it, who called in its name", epilog=_SHOW, **_RAW)
@@ -84,20 +86,35 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(given: argparse.Namespace) -> int:
-    from gateway.process.roster import list_agents
+    from gateway.process.roster import list_agents, list_stops
 
     settings = load_settings(given.config)
+    stopped: dict[str, Any] = {"stops": []}
     try:
-        agents = admin(settings, given).get("/admin/v1/agents")["agents"]
+        gateway = admin(settings, given)
+        agents = gateway.get("/admin/v1/agents")["agents"]
+        if given.stopped:
+            stopped = gateway.get("/admin/v1/stops")
     except NothingServes:
         agents = _offline(settings, lambda conn, stops: list_agents(conn, settings, stops))["agents"]
+        if given.stopped:
+            stopped = _offline(settings, list_stops)
     agents = [agent for agent in agents if agent["stopped"] or not given.stopped]
     if given.format == "json":
-        print(json.dumps({"agents": agents}, indent=2))
+        print(json.dumps({"agents": agents, **({"stops": stopped["stops"]} if given.stopped else {})}, indent=2))
         return DONE
-    if not agents:
+    if agents:
+        _table(agents)
+    else:
         print("No agent is stopped." if given.stopped else "No agent is registered; add one under `agents:`.")
-        return DONE
+    of_agents = [stop for agent in agents for stop in agent["stops"]]
+    for stop in stopped["stops"]:
+        if stop not in of_agents:  # a token, a run, a child, an issuer that no agent has
+            print(_stopped(stop))
+    return DONE
+
+
+def _table(agents: list[dict[str, Any]]) -> None:
     rows = [
         [name.replace("_", " ") for name in _COLUMNS],
         *([_cell(agent[name]) for name in _COLUMNS] for agent in agents),
@@ -105,7 +122,6 @@ def _list(given: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return DONE
 
 
 def _show(given: argparse.Namespace) -> int:

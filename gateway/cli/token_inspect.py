@@ -75,11 +75,11 @@ def token_inspect(given: argparse.Namespace) -> int:
 
 def report(inspection: Inspection) -> dict[str, object]:
     """All of it for a program."""
-    token = inspection.token
+    header, claims = (getattr(inspection.token, part, None) for part in ("header", "claims"))
     return {
         "accepted": inspection.accepted,
-        "header": getattr(token, "header", None),
-        "claims": getattr(token, "claims", None),
+        "header": None if header is None else dict(header),
+        "claims": None if claims is None else dict(claims),
         "caller": dict(caller(inspection)),
         "steps": [finding._asdict() for finding in inspection.findings],
     }
@@ -89,7 +89,7 @@ def lines(inspection: Inspection) -> Iterator[str]:
     """The same for a reader; what the token says is escaped, so that it cannot speak to the terminal."""
     for part in ("header", "claims"):
         if (members := getattr(inspection.token, part, None)) is not None:
-            yield f"{part:<13} {json.dumps(members)}"
+            yield f"{part:<13} {json.dumps(dict(members))}"
     for name, value in caller(inspection):
         yield f"{name:<13} {value if isinstance(value, str) and value.isascii() else json.dumps(value)}"
     yield ""
@@ -177,7 +177,7 @@ def _identity(settings: Settings, given: argparse.Namespace) -> Identity:
 def _saved_keys(settings: Settings, given: list[str]) -> dict[str, bytes]:
     from gateway.identity.delegation import GATEWAY
 
-    fetched = [one.name for one in settings.identity.issuers if one.keys is not None and one.keys.file is None]
+    fetched = [one.name for one in settings.identity.issuers if one.fetched]
     saved: dict[str, bytes] = {}
     for one in given:
         issuer, equals, name = one.partition("=")

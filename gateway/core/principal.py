@@ -13,6 +13,8 @@ from msgspec.structs import force_setattr
 
 ASSURANCE: Final = ("key", "bearer", "bound", "mtls")
 """How sure it is that a caller is who it says, weakest first."""
+PROVABLE: Final = {"jkt": "bound", "x5t#S256": "mtls"}
+"""The members of `cnf` that a request can prove (RFC 9449 §6.1, RFC 8705 §3.1), and the assurance that it gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,13 @@ class Agent:
 class Binding(NamedTuple):
     """The key that a credential is bound to: whoever cannot prove to have it, has nothing (RFC 7800)."""
 
-    method: str  # jkt (DPoP, RFC 9449 §6) | x5t#S256 (mutual TLS, RFC 8705 §3.1): the member of `cnf`
+    method: str  # jkt (DPoP) | x5t#S256 (mutual TLS): the member of `cnf`
     thumbprint: str  # SHA-256 of the key's JWK (RFC 7638) or of the certificate, base64url
+
+
+def assured(binding: Binding | None) -> str:
+    """The assurance of a token with this binding, once it is proven."""
+    return PROVABLE[binding.method] if binding is not None else "bearer"
 
 
 class StopKey(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -91,6 +91,7 @@ class Identity:
         self._clock = clock
         self._remembered = remembered
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self.warnings: tuple[Complaint, ...] = ()
         self._adopted: dict[str, bytes | None] = {}
         self._renewal = Renewal(clock)
 
@@ -107,7 +108,7 @@ class Identity:
         keys: Mapping[str, bytes | None] = MappingProxyType({}),
         secret: bytes = b"",
     ) -> Identity:
-        """Read all key files and register all agents; raises `IdentityMistakes`.
+        """Read all key files and register all agents; raises `IdentityMistakes`. `warnings` has what may be meant so.
 
         `public_url` is how agents reach this gateway, where tokens for one MCP server and proofs name it; `scheme`
         is that of its own listener. `keys` are the fetched keys by issuer name, as `adopt` takes them, with the
@@ -115,6 +116,7 @@ class Identity:
         """
         issuers: list[Issuer] = []
         complaints: list[Complaint] = []
+        warnings: list[Complaint] = []
         for one in settings.issuers:
             try:
                 found = _keys(one, sources)
@@ -122,6 +124,7 @@ class Identity:
                 complaints += mistakes.complaints
                 continue
             issuers.append(Issuer.of(one, found))
+            warnings += _unusable(one, issuers[-1])
         if complaints:
             raise IdentityMistakes(complaints)
         names = {one.iss: one.name for one in issuers}
@@ -145,6 +148,7 @@ class Identity:
             skew=settings.skew,
             clock=clock,
         )
+        identity.warnings = tuple(warnings)
         with contextlib.suppress(KeyMistakes):  # then they were another kind of issuer's, and its own are on their way
             identity.adopt(keys)
         return identity
@@ -244,17 +248,19 @@ class Identity:
     def inspect(self, token: str, address: Address | None = None) -> Inspection:
         """Everything that is wrong with a token and whose it would be, for who operates the gateway."""
         inspection = inspect(self._verifier, token)
-        known = inspection.judge(AGENT, "agent", lambda: self._verify(token)) if inspection.accepted else None
-        if known is not None:
-            inspection.principal, inspection.agent = known.principal, known.principal.agent
-            if address is not None:
-                inspection.judge(ADDRESS, "address", lambda: _check_address(known, address))
-            inspection.judge(PROOF, "proof", lambda: self._check_bound(known))
+        known = None
+        if inspection.accepted:
+            known = inspection.judge(AGENT, "agent", lambda: self._verify(token))
         elif inspection.passed(5, 6, 14) and inspection.token.kind is not KINDS["gateway"]:
             of = inspection.token
             inspection.agent = inspection.judge(
                 AGENT, "agent", lambda: self._registry.find(of.issuer.name, of.actors[0], of.claims)
             )
+        if known is not None:
+            inspection.principal, inspection.agent = known.principal, known.principal.agent
+            if address is not None:
+                inspection.judge(ADDRESS, "address", lambda: _check_address(known, address))
+            inspection.judge(PROOF, "proof", lambda: self._check_bound(known))
         return inspection
 
     def next_nonce(self, principal: Principal) -> str:
@@ -336,6 +342,15 @@ def _keys(issuer: IssuerSettings, sources: Sources) -> KeySet | None:
         raise IdentityMistakes([Complaint(str(file), 1, 1, "", problem, remedy)]) from None
     except KeyMistakes as error:
         raise IdentityMistakes([Complaint(str(file), 1, 1, *mistake) for mistake in error.mistakes]) from None
+
+
+def _unusable(settings: IssuerSettings, issuer: Issuer) -> Iterator[Complaint]:
+    """An empty key file revokes all tokens of its issuer; so does one that has other keys, which nobody means."""
+    file = settings.keys.file if settings.keys is not None else None
+    if file is not None and issuer.keys is not None and not issuer.keys.fits(issuer.algs):
+        problem = f"no key in it can verify a token of issuer {issuer.name}, so all of them are refused"
+        remedy = f"put keys there for {', '.join(sorted(issuer.algs))} with `use: {min(issuer.uses)}`"
+        yield Complaint(str(file), 1, 1, "", problem, remedy)
 
 
 def _entry(agent: AgentSettings) -> Entry:

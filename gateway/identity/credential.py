@@ -22,7 +22,11 @@ class Presented(NamedTuple):
     """The credential of a request."""
 
     token: str  # a signed token or an API key; empty: the client certificate speaks for itself
-    dpop: bool = False  # it came as `Authorization: DPoP`, or with a proof where no scheme can say so
+    dpop: bool = False  # it came as `Authorization: DPoP`
+
+    def __repr__(self) -> str:
+        """Without the credential."""
+        return f"Presented(dpop={self.dpop})"
 
 
 def credential(head: Head, address: Address) -> Presented:

@@ -22,13 +22,12 @@ from typing import Final, NamedTuple
 from gateway.core.call import Call
 from gateway.core.errors import Refusal
 from gateway.core.ids import new_id
-from gateway.core.principal import ASSURANCE, Binding, Principal, StopKey
+from gateway.core.principal import ASSURANCE, Binding, Principal, StopKey, assured
 from gateway.core.run import RunLimits, RunRef
 from gateway.identity import api_keys
 from gateway.identity.kinds import KINDS, MAX_NAME, Claims, Flaw, read_name
 from gateway.identity.registry import Entry, one_segment
 from gateway.identity.token_request import CHILD, PATTERN, Asked
-from gateway.identity.tokens import ASSURANCE as PROVEN
 from gateway.identity.tokens import Issuer, ValidClaims, expired, invalid
 
 GATEWAY: Final = "gateway"
@@ -76,7 +75,7 @@ class Wanted(NamedTuple):
     claims: dict[str, object]
     subject: str
     run: RunRef | None  # the run that counts it as a child; its owner is the root
-    expires: int  # epoch seconds
+    lives: int  # seconds
 
 
 def child(
@@ -96,7 +95,8 @@ def child(
     """
     for audience in asked.audiences:
         if audience not in own.resources:
-            raise _more("audience", f"{audience[:100]!r} is not this gateway, and tokens for others are not given out")
+            sentence = f"{audience[:100]!r} is not this gateway, and tokens for others are not given out"
+            raise _more("audience", sentence, "invalid_target")
     root = parent.root or parent.owner
     subject = f"{parent.subject}/{asked.name or new_id('sub')[:20]}"
     if len(subject) > MAX_NAME:
@@ -109,7 +109,7 @@ def child(
     scope = _scope(parent, asked.scope)
     tools = _within("tools", parent.tools, asked.tools)
     models = _within("models", parent.models, asked.models)
-    assurance = min(parent.assurance, PROVEN[binding.method] if binding else "bearer", key=ASSURANCE.index)
+    assurance = min(parent.assurance, assured(binding), key=ASSURANCE.index)
     optional: dict[str, object | None] = {
         "scope": " ".join(sorted(scope)) if scope is not None else None,
         "cnf": {binding.method: binding.thumbprint} if binding else None,
@@ -138,7 +138,7 @@ def child(
         "parents": sorted(key.id for key in parent.stops if key.kind == "token"),
         **{name: value for name, value in optional.items() if value is not None},
     }
-    return Wanted(claims, subject, run, expires)
+    return Wanted(claims, subject, run, expires - int(now))
 
 
 def answer(wanted: Wanted, token: str, asked: Asked) -> dict[str, object]:
@@ -149,7 +149,7 @@ def answer(wanted: Wanted, token: str, asked: Asked) -> dict[str, object]:
         "access_token": token,
         "issued_token_type": asked.issued_token_type,
         "token_type": "DPoP" if isinstance(cnf, dict) and "jkt" in cnf else "Bearer",
-        "expires_in": wanted.expires - int(str(claims["iat"])),
+        "expires_in": wanted.lives,
     }
     return told | ({"scope": claims["scope"]} if "scope" in claims else {})
 
@@ -187,7 +187,6 @@ class Delegates:
         assurance = read_name(claims, "assurance")
         if assurance not in ASSURANCE:
             raise Flaw("assurance is none that there is")
-        proven = PROVEN[valid.binding.method] if valid.binding is not None else "bearer"
         agent_id = read_name(claims, "agent")
         entry = self._entries.get(agent_id)
         parents = _texts(claims, "parents")
@@ -207,7 +206,7 @@ class Delegates:
             issuer=valid.issuer.name,
             iss=valid.issuer.iss,
             subject=valid.subject,
-            assurance=min(assurance, proven, key=ASSURANCE.index),
+            assurance=min(assurance, assured(valid.binding), key=ASSURANCE.index),
             key_id=valid.key.id,
             token_id=valid.token_id,
             expires=float(valid.expires),
@@ -318,8 +317,6 @@ def _covered(name: str, patterns: Iterable[str]) -> bool:
 
 def _more(parameter: str, sentence: str, error: str = "invalid_request") -> Refusal:
     """The refusal of what would be more than the parent has."""
-    if parameter == "audience":
-        error = "invalid_target"
     fields: dict[str, object] = {"error": error, "parameter": parameter}
     return Refusal("scope_exceeded", f"{parameter}: {sentence}", fields=fields, status=400)
 

@@ -97,6 +97,10 @@ class KeySet:
         """Whether this very key is in it, whichever reading it comes from."""
         return key.identity in self._identities
 
+    def fits(self, algs: frozenset[str]) -> bool:
+        """Whether any key of it can verify one of these algorithms."""
+        return any(not algs.isdisjoint(key.algs) for key in self._all)
+
     def find(self, kid: str | None, alg: str) -> PublicKey | None:
         """The one key that may have signed: the named one, or the only one that fits the algorithm."""
         if kid is not None:

@@ -234,4 +234,6 @@ def lacking(kind: Kind, claims: Claims) -> list[str]:
 
 def shown(value: object) -> str:
     """What a token says, short and escaped for a log line; of anything but text only the type."""
+    if value is None:
+        return "(none)"
     return repr(value[:100]) if isinstance(value, str) else type(value).__name__

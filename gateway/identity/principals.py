@@ -5,11 +5,11 @@ What the gateway signed itself for a delegated agent is made into one beside its
 
 from __future__ import annotations
 
-from gateway.core.principal import Agent, Binding, Principal, StopKey
+from gateway.core.principal import Agent, Binding, Principal, StopKey, assured
 from gateway.identity import api_keys
 from gateway.identity.certificates import Svid, Svids
 from gateway.identity.kinds import MAX_TIME
-from gateway.identity.tokens import ASSURANCE, ValidClaims
+from gateway.identity.tokens import ValidClaims
 
 
 def of_token(valid: ValidClaims, agent: Agent) -> Principal:
@@ -19,7 +19,7 @@ def of_token(valid: ValidClaims, agent: Agent) -> Principal:
         issuer=valid.issuer.name,
         iss=valid.issuer.iss,
         subject=valid.subject,
-        assurance=ASSURANCE[valid.binding.method] if valid.binding is not None else "bearer",
+        assurance=assured(valid.binding),
         key_id=valid.key.id,
         token_id=valid.token_id,
         expires=float(valid.expires),
@@ -39,16 +39,17 @@ def of_token(valid: ValidClaims, agent: Agent) -> Principal:
 def of_svid(svid: Svid, svids: Svids, agent: Agent) -> Principal:
     """Who comes with an X.509-SVID and nothing else."""
     certificate = svid.certificate
+    binding = Binding("x5t#S256", certificate.thumbprint)
     return Principal(
         agent=agent,
         issuer=svids.issuer,
         iss=svids.identifier,
         subject=svid.subject,
-        assurance=ASSURANCE["x5t#S256"],
+        assurance=assured(binding),
         key_id=certificate.key_id,
         token_id=certificate.thumbprint,
         expires=certificate.ends,
-        binding=Binding("x5t#S256", certificate.thumbprint),
+        binding=binding,
         stops=_stops(agent, svids.issuer, certificate.thumbprint),
     )
 

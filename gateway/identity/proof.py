@@ -185,11 +185,11 @@ class Proofs:
         if claims.get("htm") != head.method:  # 9
             raise _Wrong("htm is not this request's method")
         origin = self._public_url or f"{self._scheme}://{head.headers.get('host')}"
-        if _address(claims.get("htu")) != _address(origin + head.path):
+        if _address(claims.get("htu")) != _address(origin + head.path):  # 9
             raise _Wrong("htu is not this request's URL")
         if ath or "ath" in claims:  # 10
             expected = base64url(hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest())
-            if claims.get("ath") != expected:
+            if claims.get("ath") != expected:  # 10
                 raise _Wrong("ath is not this token's hash")
         iat = claims.get("iat")
         if type(iat) is not int or not now - WINDOW <= iat <= now + WINDOW:  # 11; a bool is an int to isinstance
@@ -246,7 +246,7 @@ def _check_signature(proof: _Proof) -> None:
 def _address(uri: object) -> tuple[str, str, str]:
     """What of a URI is compared: scheme, authority without the default port, raw path."""
     match = _URI.match(uri) if isinstance(uri, str) and uri.isascii() else None
-    if match is None:
+    if match is None:  # 9
         raise _Wrong("htu is not an absolute URL")
     scheme, authority, path = match[1].lower(), match[2].lower(), match[3]
     return scheme, authority.removesuffix(_DEFAULT_PORTS.get(scheme, "//")), path or "/"

@@ -64,6 +64,7 @@ class Registry:
                 "agent_unknown",
                 f"the token is valid, but no agent is registered for subject {subject!r} of issuer {issuer!r}; "
                 "ask an operator to add it under `agents:` with this issuer and subject",
+                detail=f"no agent is registered for subject {subject!r} of issuer {issuer!r}",
                 fields={"issuer": issuer, "subject": subject},
             )
         if len(matching) > 1:

@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from gateway.identity.api_keys import ISSUER
+from gateway.identity.kinds import media_type
 from gateway.outbound.destination import is_localhost, is_loopback
 from gateway.settings.types import NON_EMPTY, Name, Pattern, Text, Url, duration
 
@@ -91,7 +92,7 @@ class IssuerSettings:
             yield "kinds", f"{' and '.join(alike)} cannot be told apart by their tokens", "make an issuer of each"
         if "jwt-svid" in kinds and kinds - SPIFFE_KINDS:
             yield "kinds", "a trust domain's keys sign JWT-SVIDs and no other tokens", "make an issuer of each"
-        if "txntoken+jwt" in {typ.lower().removeprefix("application/") for typ in self.typ}:
+        if "txntoken+jwt" in map(media_type, self.typ):
             yield "typ", "a transaction token is read by rules of its own", "add txn-token to `kinds` instead"
         spiffe = kinds & SPIFFE_KINDS
         if spiffe and self.trust_domain is None:
@@ -104,6 +105,11 @@ class IssuerSettings:
             yield "keys", "its tokens cannot be verified without public keys", "name them: {file: ...}, {url: ...}"
         if kinds == {"x509-svid"} and self.keys is not None:
             yield "keys", "x509-svid alone uses no keys", "remove them: listen.agents.tls.client_ca vouches for those"
+
+    @property
+    def fetched(self) -> bool:
+        """Whether its keys are fetched, and not read from a file."""
+        return self.keys is not None and self.keys.file is None
 
     @property
     def identifier(self) -> str:

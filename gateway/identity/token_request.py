@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -22,8 +22,9 @@ from gateway.core.errors import Refusal
 from gateway.core.principal import Binding
 from gateway.identity.algorithms import algorithms_for
 from gateway.identity.credential import credential
-from gateway.identity.jose import from_base64url, from_json
+from gateway.identity.jose import from_json
 from gateway.identity.keys import KeyMistakes, read_jwk
+from gateway.identity.tokens import read_binding
 
 MAX_FORM: Final = 16 * 1024
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -42,7 +43,6 @@ _NUMBER: Final = re.compile(r"[0-9]{1,10}")
 _CLIENT: Final = re.compile(r"[\x20-\x7e]{1,256}")  # RFC 6749 appendix A.1
 _BROKEN: Final = re.compile(r"%(?![0-9A-Fa-f]{2})|[^\x21-\x7e]")
 _FORM: Final = re.compile(r'application/x-www-form-urlencoded(?:\s*;\s*charset="?utf-8"?)?', re.IGNORECASE)
-_DIGEST: Final = 32
 _SECRETS: Final = ("client_secret", "client_assertion")
 _UNBUILT: Final = {
     "budget": "budgets are not built yet, so none can be carved out",
@@ -55,7 +55,7 @@ _UNBUILT: Final = {
 class Asked:
     """What a form asks for; `None` where it leaves the choice to the gateway."""
 
-    token: str
+    token: str = field(repr=False)
     issued_token_type: str
     name: str | None
     scope: frozenset[str] | None
@@ -81,7 +81,7 @@ def read_form(head: Head, body: bytes) -> Asked:
         raise bad("Content-Type", "send application/x-www-form-urlencoded")
     form = _parameters(body)
     if secrets := [name for name in _SECRETS if name in form]:
-        raise unauthenticated(f"{secrets[0]}: there are no clients with secrets here")
+        raise _unauthenticated(f"{secrets[0]}: there are no clients with secrets here")
     for name, why in _UNBUILT.items():
         if name in form:
             raise bad(name, f"{why}; leave it out")
@@ -115,7 +115,7 @@ def check_headers(head: Head, address: Address, token: str) -> None:
     """A credential in the head may only repeat the form's; raises `Refusal` for another one and for a client's."""
     values = head.headers.getall("authorization", [])
     if any(value.partition(" ")[0].lower() == "basic" for value in values):
-        raise unauthenticated("Authorization: there are no clients with secrets here")
+        raise _unauthenticated("Authorization: there are no clients with secrets here")
     try:
         carried = credential(head, address).token
     except Refusal as refusal:
@@ -130,7 +130,7 @@ def check_headers(head: Head, address: Address, token: str) -> None:
         )
 
 
-def unauthenticated(why: str) -> Refusal:
+def _unauthenticated(why: str) -> Refusal:
     """RFC 6749 §5.2: the client tried to authenticate in a way that is not offered."""
     return Refusal(
         "identity_invalid",
@@ -222,11 +222,10 @@ def _binding(value: str | None) -> Binding | None:
     wanted = '{"jwk": …} with its public key, {"jkt": …} or {"x5t#S256": …} with the SHA-256 of it'
     try:
         members = from_json(value.encode("utf-8", "surrogatepass"))
-        ((method, given),) = members.items()
-        if method == "jwk":
-            return Binding("jkt", _thumbprint(given))
-        if method in {"jkt", "x5t#S256"} and isinstance(given, str) and len(from_base64url(given)) == _DIGEST:
-            return Binding(method, given)
+        if members.keys() == {"jwk"}:
+            return Binding("jkt", _thumbprint(members["jwk"]))
+        if (binding := read_binding(members)) is not None:
+            return binding
     except KeyMistakes as error:
         raise bad("req_cnf", f"holds no public key that can be used: {error}") from None
     except ValueError:

@@ -38,7 +38,7 @@ from typing import Final, NamedTuple, Self, TypeGuard
 
 from gateway.core.clock import Clock, rfc3339
 from gateway.core.errors import Refusal
-from gateway.core.principal import Binding
+from gateway.core.principal import PROVABLE, Binding
 from gateway.identity.algorithms import ALGORITHMS
 from gateway.identity.jose import from_base64url, from_json
 from gateway.identity.keys import SIGNATURES, KeySet, PublicKey, key_uses
@@ -68,9 +68,6 @@ SENTENCE: Final = (
     "header (`Authorization: Bearer TOKEN`, `x-api-key` or `x-goog-api-key`), never in the URL; "
     "the gateway's log has the cause under this request id"
 )
-
-ASSURANCE: Final = {"jkt": "bound", "x5t#S256": "mtls"}
-"""The members of `cnf` that a request can prove (RFC 9449 §6.1, RFC 8705 §3.1), and the assurance that it gives."""
 
 _HEADERS: Final = 256  # that are kept read: an issuer signs all of its tokens under the same few
 _header_bytes: Final = functools.lru_cache(_HEADERS)(from_base64url)
@@ -143,7 +140,7 @@ class Issuer:
             max_lifetime=settings.max_lifetime,
             keys=keys,
             uses=key_uses(settings.kinds),
-            fetched=settings.keys is not None and settings.keys.file is None,
+            fetched=settings.fetched,
             trust_domain=settings.trust_domain or "",
             any_iss=not settings.iss,
         )
@@ -341,7 +338,8 @@ class Verifier:
             by_domain = self._any_iss if "iss" in token.claims else self._without_iss
             issuer = by_domain.get(sub[len(SCHEME) :].partition("/")[0])
         if issuer is None:  # 5
-            raise Flaw(f"iss {shown(token.claims.get('iss'))} is no configured issuer's")
+            nor = f", nor is the trust domain of sub {shown(sub)}" if str(sub).startswith(SCHEME) else ""
+            raise Flaw(f"iss {shown(token.claims.get('iss'))} is no configured issuer's{nor}")
         token.issuer = issuer
 
     def _kind(self, token: UnverifiedToken) -> None:
@@ -414,7 +412,7 @@ class Verifier:
     def _binding(self, token: UnverifiedToken) -> None:
         token.binding = None
         if "cnf" in token.claims:
-            token.binding = _confirmation(token.claims["cnf"])
+            token.binding = read_binding(token.claims["cnf"])
             if token.binding is None:  # 13
                 raise Flaw("cnf is not one of jkt and x5t#S256 alone, with the SHA-256 of a key")
 
@@ -456,10 +454,10 @@ def _is_time(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value <= MAX_TIME
 
 
-def _confirmation(cnf: object) -> Binding | None:
-    """The one key that a token is bound to (RFC 7800 §3.1), `None` where that cannot be understood or proven."""
+def read_binding(cnf: object) -> Binding | None:
+    """The one key that a `cnf` binds to (RFC 7800 §3.1), `None` where that cannot be understood or proven."""
     if isinstance(cnf, dict) and len(cnf) == 1:
         ((method, thumbprint),) = cnf.items()
-        if method in ASSURANCE and isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint):
+        if method in PROVABLE and isinstance(thumbprint, str) and _THUMBPRINT.fullmatch(thumbprint):
             return Binding(method, thumbprint)
     return None

@@ -245,12 +245,18 @@ class ChannelError(Exception):
 
 
 class Channel:
-    """One end of the channel. `handle` answers what the other side asks; `closed` is set when it left."""
+    """One end of the channel. `handle` answers what the other side asks; `closed` is set when it left.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler) -> None:
+    `failed` hears, in words for the log, what went wrong with a message that nobody waits for an answer to.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, failed: Callable[[str], None]
+    ) -> None:
         """Use `open`."""
         self._reader, self._writer = reader, writer
         self._handle = handle
+        self._failed = failed
         self._asked: dict[int, asyncio.Future[AnyMessage]] = {}
         self._last = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -258,11 +264,13 @@ class Channel:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, sock: socket.socket, handle: Handler) -> Channel:
+    async def open(
+        cls, sock: socket.socket, handle: Handler, failed: Callable[[str], None] = lambda _: None
+    ) -> Channel:
         """Take over one end of a socket pair."""
         sock.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=sock)
-        return cls(reader, writer, handle)
+        return cls(reader, writer, handle, failed)
 
     def tell(self, message: AnyMessage) -> None:
         """Send without waiting for anything; silent when the other side is gone."""
@@ -355,5 +363,7 @@ class Channel:
             answer = Refused.of(refusal)
         except Exception as error:  # noqa: BLE001 - whatever failed here is told to the side that asked
             answer = Failed(f"{type(error).__name__}: {error}")
+            if not number:  # nobody asked
+                self._failed(f"{type(message).__name__}: {answer.error}")
         if number:
             self._send(-number, answer)

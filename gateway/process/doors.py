@@ -2,7 +2,7 @@
 
 1. A listener whose files changed listens anew, on the same socket and with a context of its own: handshakes from
    then on see the new certificate and the new authorities alone, connections that are open stay, and no TLS session
-   of before can be resumed.
+   of before can be resumed. What an agent's open connection proved to authorities that changed counts no more.
 2. The agents' listener is the workers'; the supervisor's own two follow once all workers have the new one.
 """
 

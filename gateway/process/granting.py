@@ -24,6 +24,8 @@ from gateway.web.admin import AdminCall, Route
 
 _LOOK_EVERY: Final = 600.0
 """Seconds between two looks at whether a key is due."""
+_RETIRED: Final = 100
+"""Replaced keys that still count at most: with them the file stays below what the next start reads of it, 64 KiB."""
 
 
 class Granting:
@@ -78,8 +80,16 @@ class Granting:
         return Granted(token)
 
     async def rotate(self, by: str) -> str:
-        """Sign with a new key from now on; gives its id. Raises `OSError` where it cannot be kept."""
+        """Sign with a new key from now on; gives its id.
+
+        Raises `OSError` where it cannot be kept, and `Refusal` (`rate_limited`) for one too many within half a day.
+        """
         async with self._changing:
+            if len(self._keys.retired) >= _RETIRED:
+                sentence = (
+                    f"{_RETIRED} keys were replaced of late, and their tokens still count; ask again in some hours"
+                )
+                raise Refusal("rate_limited", f"{sentence}, the present one signs on")
             await self._take(await asyncio.to_thread(self._keys.rotated, self._clock.now()), by)
         return self._keys.key.kid
 

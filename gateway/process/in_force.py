@@ -46,6 +46,7 @@ class InForce:
         self._sources = sources
         self._clock = clock
         self._refused: dict[str, list[str]] = {}
+        self._not_taken: dict[str, bytes | None] = {}  # changed files that were refused
         self._taking = asyncio.Lock()
 
     @property
@@ -75,21 +76,28 @@ class InForce:
 
     async def watch(self, change: Change) -> None:
         """Take over files of secrets, keys and certificates as they change, for ever."""
-        refused: dict[str, bytes | None] = {}
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            async with self._taking:
-                watched = [str(path) for path in self.config.watched]
-                found = await asyncio.to_thread(_contents, watched)
-                kept = self._sources.files
-                if found in ({name: kept.get(name) for name in watched}, refused):
-                    continue
-                fresh = DiskSources()
-                fresh.dirs, fresh.variables = dict(self._sources.dirs), dict(self._sources.variables)
-                fresh.files = {name: data for name, data in kept.items() if name not in found}
-                fresh.files |= {name: data for name, data in found.items() if data is not None}
-                self._refused["watched"], again = await self._take(fresh, change)
-                refused = {} if again else found
+            await self.look(change)
+
+    async def look(self, change: Change) -> None:
+        """Take over files of secrets, keys and certificates that have changed; what was refused is not tried again."""
+        async with self._taking:
+            watched = [str(path) for path in self.config.watched]
+            found = await asyncio.to_thread(_contents, watched)
+            kept = self._sources.files
+            if found == {name: kept.get(name) for name in watched}:
+                self._not_taken = {}
+                self._refused.pop("watched", None)
+                return
+            if found == self._not_taken:
+                return
+            fresh = DiskSources()
+            fresh.dirs, fresh.variables = dict(self._sources.dirs), dict(self._sources.variables)
+            fresh.files = {name: data for name, data in kept.items() if name not in found}
+            fresh.files |= {name: data for name, data in found.items() if data is not None}
+            self._refused["watched"], again = await self._take(fresh, change)
+            self._not_taken = {} if again else found
 
     async def _take(self, sources: DiskSources, change: Change) -> tuple[list[str], bool]:
         """Swap in what `sources` say. Gives the reasons where the old state was kept, and whether to try again."""

@@ -227,7 +227,11 @@ class WorkerPool:
             ours.close()
             raise
         worker = WorkerProcess(name, process)
-        worker.channel = await Channel.open(ours, lambda message: self._handle(worker, message))
+        worker.channel = await Channel.open(
+            ours,
+            lambda message: self._handle(worker, message),
+            lambda error: self._log().error("internal_error", worker=name, error=error),
+        )
         self.workers[slot] = worker
         return worker
 

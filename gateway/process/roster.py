@@ -5,9 +5,10 @@ Each function is one request of the admin API. The command line asks them too, b
 
 from __future__ import annotations
 
-import difflib
+import heapq
+import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Final
 
 from gateway.config import Settings
@@ -18,7 +19,9 @@ from gateway.core.principal import StopKey
 from gateway.core.stop import Stop, run_key
 from gateway.identity.api_keys import ISSUER as API_KEYS
 from gateway.identity.delegation import GATEWAY
+from gateway.identity.kinds import MAX_NAME
 from gateway.identity.settings import AgentSettings
+from gateway.ledger.period import rfc3339_of
 from gateway.ledger.seen import callers, last_seen
 from gateway.state.stops import history
 
@@ -26,41 +29,42 @@ KINDS: Final = ("agent", "issuer", "token", "run")
 """What can be stopped."""
 
 _LONGEST_REASON: Final = 500
-_LONGEST_ID: Final = 1_000
 _HISTORY: Final = 1_000
 """Actions that `list_stops` tells."""
 _NAMED: Final = 20
 """Names that a refusal lists."""
-_MICRO: Final = 1_000_000
 
 
-def stoppable(settings: Settings, kind: str, name: str, agent: str = "") -> StopKey:
+def stoppable(settings: Settings, kind: str, name: str, agent: str = "", stopped: Container[StopKey] = ()) -> StopKey:
     """What an operator means, as the stop list names it; raises `Refusal` (404, 400) for what there cannot be.
 
-    An agent's child is `agent/child`. A run is that of one `agent`, or without one everybody's of this id.
-    Whether there is such a token cannot be known.
+    An agent's child is `agent/child`. A run is that of one `agent`, with all of its children, or without one
+    everybody's of this id.
+    Whether there is such a token cannot be known. What is `stopped` can be named whatever became of it since.
     """
-    agents = [one.id for one in settings.agents]
+    key = run_key(name, agent) if kind == "run" else StopKey(kind, name)
+    if key in stopped:
+        return key
     if kind == "agent" or agent:
-        _known("agent", (agent or name).partition("/")[0], agents)
+        _known("agent", agent or name.partition("/")[0], [one.id for one in settings.agents])
     if kind == "issuer":
         _known("issuer", name, [*(issuer.name for issuer in settings.identity.issuers), GATEWAY, API_KEYS])
-    if not name or not name.isprintable() or len(name) > _LONGEST_ID or name.endswith("/"):
+    if not name or not name.isprintable() or len(name) > MAX_NAME or name.endswith("/"):
         raise Refusal("request_malformed", f"this is not the id of {_a(kind)}: send one line of text")
     if kind == "token" and name.startswith("eyJ") and "." in name:
         why = "this is a token, not its id: send its `jti`; `passgate token inspect` shows what its id is"
         raise Refusal("request_malformed", why)
-    if kind == "run":
-        if not RUN_ID.fullmatch(name):
-            raise Refusal("request_malformed", f"a run's id matches {RUN_ID.pattern}; send one that does")
-        return run_key(name, agent)
-    return StopKey(kind, name)
+    if kind == "run" and not RUN_ID.fullmatch(name):
+        raise Refusal("request_malformed", f"a run's id matches {RUN_ID.pattern}; send one that does")
+    return key
 
 
 def _known(what: str, name: str, names: list[str]) -> None:
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, _NAMED, cutoff=0.0) if len(names) > _NAMED else names
+    near = names
+    if len(names) > _NAMED:
+        near = heapq.nlargest(_NAMED, names, key=lambda one: len(os.path.commonprefix((one, name))))  # noqa: RUF071 - letters
     listed = ", ".join(near) + (f", … ({len(names)} in all)" if len(near) < len(names) else "")
     raise Refusal("object_unknown", f"there is no {what} {name[:100]!r} in the configuration; there are {listed}")
 
@@ -121,7 +125,7 @@ def _brief(agent: AgentSettings, stops: Mapping[StopKey, Stop], seen: int | None
         "team": agent.team,
         "category": agent.category,
         "owner": agent.owner,
-        "last_seen": None if seen is None else rfc3339(seen / _MICRO),
+        "last_seen": None if seen is None else rfc3339_of(seen),
         "stopped": bool(found),
         "stops": _told(found),
     }

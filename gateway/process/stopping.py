@@ -154,7 +154,7 @@ class Stopping:
         def acting(kind: str, action: Action) -> Callable[[AdminCall], Awaitable[object]]:
             async def act(call: AdminCall) -> object:
                 reason, agent = reason_given(call.body, ("reason", "agent") if kind == "run" else ("reason",))
-                key = stoppable(self._now.config.settings, kind, call.variables["id"], agent)
+                key = stoppable(self._now.config.settings, kind, call.variables["id"], agent, self._stops)
                 return await self.act(action, key, call.operator.id, reason)
 
             return act

@@ -82,9 +82,10 @@ class Supervisor:
         self._prices = prices
         self.clock = SystemClock()
         self.now = InForce(config, sources, self.clock)
-        self.secret = secrets.token_bytes(32)  # of this start: what it signs holds for as long as the gateway runs
+        self._secret = secrets.token_bytes(32)  # of this start: what it signs holds for as long as the gateway runs
         self._replays = ReplayGuard(self.clock)
         self._draining = False
+        self._failed = False  # a part of the supervisor itself ended
         self._urls: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
@@ -140,7 +141,7 @@ class Supervisor:
             await self._post_leftovers()
         self.log.info("stopped")
         self.log.flush()
-        return 0
+        return 1 if self._failed else 0
 
     async def _start_workers(self, listener: socket.socket) -> bool:
         """Start the workers; false where the gateway was told to stop meanwhile. Raises `StartError`."""
@@ -264,7 +265,7 @@ class Supervisor:
     async def _handle(self, worker: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
         match message:
             case Hello():
-                return Welcome(self.secret, self.trust.keys, self._stopping.everything)
+                return Welcome(self._secret, self.trust.keys, self._stopping.everything)
             case FetchKeys(issuer=issuer):
                 await self.trust.fetch(issuer)
             case FirstUse(proof=proof, until=until):
@@ -386,7 +387,11 @@ class Supervisor:
         def ended(task: asyncio.Task[None]) -> None:
             self._background.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
+                # Whatever it tended (keys that grow too old, the store) nobody tends now: better a gateway that
+                # its service manager starts again than one that goes on without.
                 self.log.error("internal_error", error=f"{type(error).__name__}: {error}")
+                self._failed = True
+                self._stop.set()
 
         task = asyncio.create_task(work)
         self._background.add(task)

@@ -46,13 +46,15 @@ class Trust:
         self._sources: dict[str, KeySource] = {}
         self._files: dict[str, float] = {}  # issuers with a file of keys, and when it was taken
         self._published: dict[str, bytes] = {}
+        self._moving: frozenset[str] = frozenset()  # issuers whose keys are neither the old place's nor the new one's
         self._outbound: Outbound | None = None
         self._settings = OutboundSettings()
 
     @property
     def keys(self) -> dict[str, bytes | None]:
         """The keys that may be used now, by the name of their issuer; see `Identity.adopt`."""
-        return {name: source.data for name, source in self._sources.items()} | self._published
+        held = {name: source.data for name, source in self._sources.items()}
+        return held | dict.fromkeys(self._moving) | self._published
 
     def publish(self, name: str, jwks: bytes) -> None:
         """Have workers accept the keys of an issuer that this gateway is itself."""
@@ -82,7 +84,7 @@ class Trust:
 
         Raises `OSError` for authorities of `outbound` that cannot be read.
         """
-        wanted = {one.name: one for one in identity.issuers if one.keys is not None and one.keys.file is None}
+        wanted = {one.name: one for one in identity.issuers if one.fetched}
         client = self._outbound
         if client is None or outbound != self._settings:
             client = Outbound(proxy=outbound.proxy, ca_file=outbound.ca_file)
@@ -91,24 +93,29 @@ class Trust:
             if name not in sources or sources[name].place != place(one):
                 sources[name] = KeySource(one, client, self._clock, changed=self._on_change, troubled=self._on_trouble)
         fresh = [source for name, source in sources.items() if self._sources.get(name) is not source]
-        new = [source for source in fresh if source.name not in self._sources]
+        moved = frozenset(source.name for source in fresh if source.name in self._sources)
+        new = [source for source in fresh if source.name not in moved]
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._patience):
                     await asyncio.gather(*(source.refresh() for source in fresh))
-            # What replaces a source in force waits until its configuration has replaced the other one.
-            self._tell_of({source.name: source.data for source in new})
+            # An issuer that moved has no keys while its configuration takes the other one's place: neither may count
+            # by the other one's keys. Its tokens get 503 for that moment.
+            self._moving = moved
+            self._tell_of({source.name: source.data for source in new} | dict.fromkeys(moved))
             yield
         except BaseException:
-            self._tell_of({source.name: None for source in new})
+            self._moving = frozenset()
+            self._tell_of({source.name: None for source in new} | {name: self._sources[name].data for name in moved})
             await self._end(fresh, client if client is not self._outbound else None)
             raise
         for name, source in sources.items():
             source.adjust(wanted[name], client)
+        self._moving = frozenset()
         old, replaced = self._sources, self._outbound
         self._sources, self._outbound, self._settings = sources, client, outbound
         now = self._clock.monotonic()
-        self._files = {one.name: now for one in identity.issuers if one.keys is not None and one.keys.file is not None}
+        self._files = {one.name: now for one in identity.issuers if one.keys is not None and not one.fetched}
         gone = {name: None for name in old if name not in sources}
         self._tell_of({source.name: source.data for source in fresh} | gone)
         ended = [source for name, source in old.items() if sources.get(name) is not source]
@@ -142,8 +149,8 @@ class Trust:
                 yield Check("issuer", "warning", f"issuer {name}: its keys are being fetched for the first time")
 
     def _on_change(self, source: KeySource) -> None:
-        if self._sources.get(source.name) is not source:
-            return  # it is not in force yet
+        if self._sources.get(source.name) is not source or source.name in self._moving:
+            return  # it is not in force yet, or perhaps not any longer
         log = self._log()
         if source.data is None:
             log.error("keys_too_old", issuer=source.name)

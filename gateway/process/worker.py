@@ -161,7 +161,9 @@ class Worker:
 
     async def run(self, sock: socket.socket) -> None:
         """Serve until told to drain, or until the supervisor is gone."""
-        self._channel = await Channel.open(sock, self._handle)
+        self._channel = await Channel.open(
+            sock, self._handle, lambda error: self._log.error("internal_error", error=error)
+        )
         self._book = Book(self._recovery, self.name, self._post, SystemClock())
         port = SupervisorPort(self._channel)
         self._pipeline = Pipeline(self._book, port, self._flights, self._counts, self._log)
@@ -283,8 +285,8 @@ class Worker:
             self._door.body_limit = settings.limits.body
             self._door.buffered_limit = settings.limits.buffered
             self._door.trusted_proxies = settings.trusted_proxies
-            if tls is not None and tls != self._tls:
-                await self._door.renew(tls.context())
+            if tls is not None and self._tls is not None and tls != self._tls:
+                await self._door.renew(tls.context(), others=tls.client_ca != self._tls.client_ca)
         self._tls = tls
 
     async def _post(self, batch: Batch) -> None:

@@ -103,6 +103,7 @@ class AgentsDoor:
         self.on_refusal = on_refusal
         self.on_failure = on_failure
         self.draining = False
+        self.authorities = 0  # how often those of client certificates were exchanged
         self._max = connections_that_fit() if max_connections is None else max_connections
         self._open = 0
         self._empty = asyncio.Event()
@@ -125,12 +126,21 @@ class AgentsDoor:
         self._server = await self._listen(self._connections, tls)
         self._timer = loop.call_later(self.deadlines.tick, self._tick)
 
-    async def renew(self, tls: ssl.SSLContext) -> None:
-        """Have connections begin with another context from now on; those that are open stay as they are."""
+    async def renew(self, tls: ssl.SSLContext, *, others: bool = False) -> None:
+        """Have connections begin with another context from now on; those that are open stay as they are.
+
+        With `others` client certificates are judged by other authorities than before: who came in with one has
+        nothing any more, and is to connect again.
+        """
         if self._connections is None or self._server is None or self.draining:
             return
         before, self._server = self._server, await self._listen(self._connections, tls)
         before.close()
+        if others:
+            self.authorities += 1
+            for connection in self._all():
+                if connection.outdated and connection.idle and not connection.fresh:
+                    connection.hang_up()
         if self.draining:  # it began meanwhile
             self._server.close()
 

@@ -78,6 +78,7 @@ class Connection(RequestHandler):
     """One TCP or TLS connection of an agent."""
 
     __slots__ = (
+        "_authorities",
         "_big",
         "_certificate",
         "_closing_since",
@@ -121,6 +122,7 @@ class Connection(RequestHandler):
         self._served = False
         self._peer = ""
         self._certificate: bytes | None = None  # of the client, DER
+        self._authorities = door.authorities  # that judge it: those of the moment in which the client came
 
     # -- what the transport calls
 
@@ -244,8 +246,9 @@ class Connection(RequestHandler):
         peer = self._peer
         if door.trusted_proxies:
             peer = client_address(peer, message.headers.getall("X-Forwarded-For", ()), door.trusted_proxies)
+        certificate = None if self.outdated else self._certificate
         try:
-            head = read_head(message, door.hosts, peer, measure=self._big, certificate=self._certificate)
+            head = read_head(message, door.hosts, peer, measure=self._big, certificate=certificate)
         except Refusal as refusal:
             path, _, query = message.path.partition("?")
             head = Head(message.method, path, query, plain(message.headers), peer)
@@ -332,7 +335,12 @@ class Connection(RequestHandler):
     @property
     def leaving(self) -> bool:
         """Whether the reply under way is the connection's last."""
-        return self._deaf or self.door.draining
+        return self._deaf or self.door.draining or self.outdated
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the client came in with a certificate, and the authorities for those are others by now."""
+        return self._certificate is not None and self._authorities != self.door.authorities
 
     @property
     def idle(self) -> bool:

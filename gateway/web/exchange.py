@@ -153,7 +153,9 @@ class AgentExchange:
 
     def _too_large(self, limit: int) -> Refusal:
         if limit < self._connection.door.body_limit:
-            return Refusal("request_too_large", f"the body is larger than {limit} bytes, the most that is read here")
+            return Refusal(
+                "request_too_large", f"the body is larger than {limit} bytes, the most that is read here; send less"
+            )
         return Refusal(
             "request_too_large",
             f"the body is larger than {limit} bytes; send less, or have the operator raise limits.body",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from gateway.cli import main
 from gateway.config import ConfigMistakes, Settings, load
 from gateway.core.sources import DiskSources, KeptSources
 from gateway.policy import Known
@@ -77,6 +79,34 @@ def test_the_example_of_the_tools_page_is_a_configuration() -> None:
     settings = load(Path("config.yaml"), KeptSources(files, {}, {})).settings
     assert set(settings.tools["orders"].operations) == {"read", "note"}
     assert complaints_about(policy) == []
+
+
+def test_the_recipes_of_the_identity_page_are_configurations() -> None:
+    """Each loads by itself; one that shows only agents wants their issuers, and nothing else."""
+    recipes = examples(DOCS / "identity.md")
+    assert len(recipes) == 6
+    for recipe in recipes:
+        named = dict.fromkeys(re.findall(r"\{id: .* issuer: (\w+)", recipe))
+        issuers = "".join(f"    - {{name: {one}, iss: 'https://{one}.example', keys: {{file: k}}}}\n" for one in named)
+        whole = recipe if "identity:" in recipe else f"identity:\n  audience: a\n  issuers:\n{issuers}{recipe}"
+        try:
+            config = load(Path("config.yaml"), KeptSources({"config.yaml": whole.encode()}, {}, {}))
+        except ConfigMistakes as mistakes:
+            pytest.fail(f"{recipe}\n{mistakes}")
+        assert config.settings.identity.issuers
+
+
+def test_the_commands_of_the_identity_page_are_commands() -> None:
+    """Every `passgate …` of it is understood as it is written: none asks for more than the missing configuration."""
+    lines = "\n".join(examples(DOCS / "identity.md", "sh"))
+    commands = re.findall(r"(?:^|&& |\$\()(passgate [^)#\n&<]+)", lines, re.MULTILINE)
+    assert len(commands) >= 14
+    for command in commands:
+        _, *words = shlex.split(command)
+        try:
+            main(words)
+        except SystemExit:  # of argparse
+            pytest.fail(f"this is not understood: {command}")
 
 
 def test_the_steps_of_the_policies_page_end_as_it_says() -> None:

@@ -88,12 +88,13 @@ def test_whatever_can_be_stopped(gateway: Gateway, words: list[str], entry: tupl
         (["stop", "--token", "a", "--run", "b"], "say what to stop"),
         (["stop", "nobody"], "there is no agent 'nobody' in the configuration; there are procurement"),
         (["stop", "nobody", "--run", "r"], "there is no agent 'nobody'"),
+        (["stop", "procurement/reader", "--run", "r"], "there is no agent 'procurement/reader'"),
         (["show", "nobody"], "there is no agent 'nobody'"),
         (["stop", "--issuer", "nobody"], "there is no issuer 'nobody' in the configuration; there are dev, gateway"),
         (["stop", "--run", "a b"], "a run's id matches"),
         (["stop", "--token", "eyJhbGciOiJFUzI1NiJ9.e30.c2ln"], "this is a token, not its id"),
         (["stop", "--token", ""], "say what to stop"),
-        (["stop", "--token", "x" * 1001], "this is not the id of a token"),
+        (["stop", "--token", "x" * 2049], "this is not the id of a token"),
         (["stop", "procurement", "--reason", "two\nlines"], "`reason` is one line of text of at most 500 characters"),
     ],
     ids=str,
@@ -108,6 +109,29 @@ def test_wrong_use_is_said(gateway: Gateway, tmp_path: Path, words: list[str], w
     code, out, err = passgate(beside, *words, served=False)
     assert (code, out) == (2, "")
     assert why in err or (words[0] == "show" and "does not exist yet" in err)
+
+
+def test_what_is_stopped_but_is_no_agent_is_listed(gateway: Gateway, tmp_path: Path) -> None:
+    """`list --stopped` tells of tokens, runs and children too, also where nothing serves; not of them without it."""
+    quiet = Gateway(tmp_path)
+    quiet.write()
+    for beside, served in ((gateway, True), (quiet, False)):
+        stops = [["--token", "t-lost"], ["procurement", "--run", "r-7"], ["procurement/reader"]]
+        for words in stops:
+            assert passgate(beside, "stop", *words, "--reason", "why not", served=served)[0] == 0
+        code, out, _ = passgate(beside, "list", "--stopped", served=served)
+        first, *others = out.splitlines()
+        assert (code, first) == (0, "No agent is stopped.")
+        assert [line.partition(" was stopped at ")[0] for line in others] == [
+            "token t-lost", "run procurement/r-7", "agent procurement/reader",
+        ]  # fmt: skip
+        assert all(line.endswith(": why not") for line in others)
+        assert "t-lost" not in passgate(beside, "list", served=served)[1]
+        told = json.loads(passgate(beside, "list", "--stopped", "--format", "json", served=served)[1])
+        assert (told["agents"], [stop["kind"] for stop in told["stops"]]) == ([], ["token", "run", "agent"])
+        for words in stops:
+            assert passgate(beside, "start", *words, served=served)[0] == 0
+        assert passgate(beside, "list", "--stopped", served=served) == (0, "No agent is stopped.\n", "")
 
 
 def test_where_nothing_serves_it_holds_from_the_next_start(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.cli import main
 from tests.simulator.authority import Authority
+from tests.simulator.issuer import Issuer
 
 CONFIG = """
 identity:
@@ -44,6 +45,34 @@ def test_check_finds_what_only_building_can_see(tmp_path: Path, capsys: pytest.C
     assert main(["check", "--config", str(path), "--format", "json"]) == 2
     found = json.loads(capsys.readouterr().out)
     assert {Path(mistake["file"]).name for mistake in found["mistakes"]} == {"keys.json", "p.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("issuer", "keys"),
+    [
+        ("kinds: [jwt], iss: x, algs: [EdDSA]", []),
+        ("kinds: [jwt], iss: x, algs: [EdDSA]", [Issuer(alg="ES256").jwk()]),
+        ("kinds: [jwt-svid], trust_domain: acme.example, algs: [ES256]", [Issuer(alg="ES256").jwk()]),
+    ],
+    ids=["no key", "another algorithm", "another use"],
+)
+def test_check_warns_of_keys_that_verify_nothing(
+    issuer: str, keys: list[dict[str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A key file may be empty, which revokes all; that none of its tokens can count is said."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"identity: {{audience: a, issuers: [{{name: dev, {issuer}, keys: {{file: keys.json}}}}]}}\n"
+        'agents: [{id: a, issuer: dev, subject: "spiffe://acme.example/a"}]\n'
+    )
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": keys}))
+    assert main(["check", "--config", str(path)]) == 0
+    assert "keys.json:1: no key in it can verify a token of issuer dev" in capsys.readouterr().err
+    fitting = [Issuer(kind="jwt-svid", alg="ES256", kid="b").jwk(), Issuer().jwk()]
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": fitting}))
+    assert main(["check", "--config", str(path)]) == 0
+    assert "keys.json" not in capsys.readouterr().err
 
 
 def test_check_looks_at_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

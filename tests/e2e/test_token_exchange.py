@@ -323,6 +323,18 @@ def test_stopping_a_parent_stops_its_children(gateway: Gateway) -> None:
     assert chat(gateway, second).status == 200
 
 
+def test_a_stopped_run_has_no_new_children(gateway: Gateway) -> None:
+    """A run that is stopped, by itself or with the parent that a token names, hands nothing on; then it may again."""
+    for stopped in ("run-halted", "run-above"):
+        gateway.admin("POST", f"/admin/v1/runs/{stopped}/stop")
+    of_run = gateway.token(jti="t-halted", run="run-halted")
+    below = gateway.token(jti="t-below", run="run-below", parent_run="run-above")
+    for token, headers in (("", {"Gateway-Run": "run-halted"}), (of_run, {}), (below, {})):
+        refused(ask(gateway, token, headers=headers, name="late"), 403, "access_denied", "agent_stopped")
+    gateway.admin("POST", "/admin/v1/runs/run-halted/start")
+    assert chat(gateway, child(gateway, of_run, name="late")).status == 200
+
+
 def test_rotation(gateway: Gateway) -> None:
     """`passgate keys rotate`: the next token has another key, the ones before still count, on every worker."""
     before = child(gateway, name="early")

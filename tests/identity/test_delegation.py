@@ -16,6 +16,7 @@ from gateway.core.call import Call
 from gateway.core.errors import Refusal
 from gateway.core.principal import ASSURANCE, Principal, StopKey
 from gateway.core.run import RunLimits
+from gateway.identity import delegation
 from gateway.identity.api_keys import key_digest, new_key
 from gateway.identity.delegation import HISTORY, LONGEST, check_reach, may_reach
 from gateway.identity.settings import AgentSettings
@@ -204,6 +205,15 @@ def test_narrowing_is_what_it_is_for(desk: Desk, root: str) -> None:
     assert (set(child.scope or ()), child.tools, child.models) == ({"read"}, ("pay.charge", "pay.refund*"), ("gpt-4o",))
     assert dict(child.limits) == {"depth": 2}
     assert child.expires == desk.door.clock.time + 60
+
+
+def test_what_is_not_asked_for_is_handed_on_as_it_is(desk: Desk, issuer: Issuer, clock: SetClock) -> None:
+    """Whoever asks for nothing gets what the parent has: its tools, models, scope and limits, and not all there are."""
+    limits = {"steps": 9, "tokens": 5000}
+    parent = desk.grants(issuer.token(clock.time, scope="read", limits=limits), tools="pay.*", models="gpt-4o")
+    child = desk.child(parent)
+    assert (child.tools, child.models, child.scope) == (("pay.*",), ("gpt-4o",), frozenset(("read",)))
+    assert dict(child.limits) == limits
 
 
 def test_a_token_without_scope_has_none_to_hand_on(desk: Desk, issuer: Issuer, clock: SetClock) -> None:
@@ -623,6 +633,18 @@ def test_a_parent_with_a_certificate(issuer: Issuer, tmp_path: Path) -> None:
     assert (wanted.claims["assurance"], told["token_type"]) == ("bound", "DPoP")
 
 
+def test_a_bound_parent_that_proved_nothing_has_no_child(desk: Desk, issuer: Issuer, clock: SetClock) -> None:
+    """I15: where no proof names the child's key, that of a bound parent has to be named: it never has the parent's."""
+    bound = issuer.token(clock.time, cnf=Prover().cnf)
+    parent = desk.door.identity.inspect(bound).principal
+    assert parent is not None
+    asked, limits = read_form(request(), form(bound)), RunLimits()
+    with pytest.raises(Refusal, match="req_cnf: "):
+        delegation.child(
+            parent, asked, own=desk.door.identity.own, run=None, proven=None, limits=limits, now=clock.time
+        )
+
+
 def test_a_proof_for_another_request(desk: Desk, issuer: Issuer, root: str, clock: SetClock) -> None:
     """A proof that was made for a call, or for another token, is none at the token endpoint."""
     prover = Prover()
@@ -771,6 +793,9 @@ def test_who_sends_what_to_say_who_asks(desk: Desk, root: str, issuer: Issuer, c
         desk.wants(root, head=request(*headers))
     for headers in ([("Authorization", f"Bearer {other}")], [("x-api-key", other)]):
         assert desk.refuses(root, head=request(*headers)).code == "identity_conflict"
+    twice = ("Authorization", f"Bearer {root}")
+    assert desk.refuses(root, head=request(twice, twice)).code == "identity_conflict"
+    assert desk.refuses(root, head=request(("Authorization", f"Token {root}"))).code == "identity_invalid"
     basic = [desk.refuses(root, head=request(("Authorization", "Basic YTpi")))]
     basic += [desk.refuses(root, client_secret="x"), desk.refuses(root, client_assertion="x")]
     for refusal in basic:

@@ -18,6 +18,7 @@ from tests.identity.door import PUBLIC_URL, Door, issuer_settings, mcp
 from tests.simulator.clock import SetClock
 from tests.simulator.issuer import Issuer, b64
 
+NOBODYS = "iss (none) is no configured issuer's"
 THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
@@ -97,6 +98,31 @@ def test_whose_a_refused_token_would_be(door: Door, issuer: Issuer, clock: SetCl
     stranger = door.identity.inspect(issuer.token(clock.time - 90_000, sub="nobody"))
     assert refusing(stranger) == [16, 17]
     assert stranger.agent is None
+
+
+def test_nobodys_token(door: Door, issuer: Issuer, clock: SetClock) -> None:
+    """That no agent is registered for a token is one reason, and nothing calls a forged one valid."""
+    good, forged = (one.token(clock.time, sub="user/nobody") for one in (issuer, Issuer()))
+    for token, refused in ((good, [17]), (forged, [9, 17])):
+        findings = [one for one in door.identity.inspect(token).findings if one.outcome == "refused"]
+        assert [one.step for one in findings] == refused
+        assert findings[-1].found == "no agent is registered for subject 'user/nobody' of issuer 'dev'"
+
+
+def test_a_claim_that_is_not_there(issuer: Issuer, clock: SetClock) -> None:
+    """It is told in no programming language's words; a workload of nobody's trust domain is named."""
+    door = Door(issuer, clock=clock)
+    for claims, said in (
+        ({"iss": ..., "sub": "user/x"}, NOBODYS),
+        (
+            {"iss": ..., "sub": "spiffe://A.example/x"},
+            f"{NOBODYS}, nor is the trust domain of sub 'spiffe://A.example/x'",
+        ),
+    ):
+        findings = door.identity.inspect(issuer.token(clock.time, **claims)).findings
+        assert [one.found for one in findings if one.step == 5] == [said]
+    untyped = door.identity.inspect(issuer.sign(issuer.header(typ=...), issuer.claims(clock.time)))
+    assert [one.found for one in untyped.findings if one.step == 6] == ["typ (none) is not accepted from issuer dev"]
 
 
 def test_what_the_door_asks_beyond_the_token(issuer: Issuer, clock: SetClock) -> None:

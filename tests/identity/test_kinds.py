@@ -15,6 +15,7 @@ from tests.simulator.issuer import Issuer
 
 ACCOUNT = "system:serviceaccount:pay:buyer"
 WORKLOAD = "spiffe://acme.example/agent/procurement"
+EVIL = "spiffe://acme.example.evil/agent/procurement"
 THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
 
 
@@ -169,10 +170,13 @@ def test_trust_domain_of_another_issuer(svids: Issuer, clock: SetClock) -> None:
     other = make("jwt-svid", name="other", iss="https://other.example")
     both = [issuer_settings(svids), issuer_settings(other, trust_domain="acme.example.evil")]
     agents = [AgentSettings(id=one, issuer=one, subject=WORKLOAD) for one in ("dev", "other")]
+    agents += [AgentSettings(id="evil", issuer=one, subject=EVIL) for one in ("dev", "other")]
     door = Door(svids, other, clock=clock, settings=both, agents=agents)
     for iss in (..., svids.iss, other.iss):
         door.refuses(other.token(clock.time, iss=iss))
+        door.refuses(svids.token(clock.time, iss=iss, sub=EVIL))
     assert door.admits(svids.token(clock.time)).agent.id == "dev"
+    assert door.admits(other.token(clock.time, sub=EVIL)).issuer == "other"
 
 
 @pytest.mark.parametrize("member", ["cty", "x5t", "x5t#S256", "b64", "nonce", "x", "zip", "Kid"])

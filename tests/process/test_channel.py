@@ -118,3 +118,21 @@ async def test_a_side_that_does_not_read_is_noticed() -> None:
     assert channel.congested
     stuck.close()
     await channel.closed.wait()
+
+
+async def test_a_failure_that_nobody_waits_for_is_heard() -> None:
+    """What goes wrong with a message that was only told is said to whoever keeps the log."""
+
+    async def fails(_message: object) -> None:
+        raise ValueError("broken")
+
+    heard = asyncio.Queue[str]()
+    ours, theirs = socket.socketpair()
+    near = await Channel.open(ours, nothing)
+    far = await Channel.open(theirs, fails, heard.put_nowait)
+    near.tell(Flush())
+    assert await heard.get() == "Flush: ValueError: broken"
+    near.close()
+    await far.closed.wait()
+    far.close()
+    await near.closed.wait()

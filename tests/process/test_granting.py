@@ -239,3 +239,15 @@ async def test_a_key_that_cannot_be_kept_is_not_used(desk: Desk) -> None:
             await tending
     assert kid(await desk.grants("agent/a/y")) == old
     assert len(desk.published) == 1
+
+
+async def test_rotating_without_end_is_refused(desk: Desk) -> None:
+    """Keys that were replaced stay in the file for half a day: more than it takes would end the next start."""
+    for _ in range(100):
+        await desk.granting.rotate("a script")
+    with pytest.raises(Refusal, match=r"rate_limited: 100 keys .* the present one signs on"):
+        await desk.granting.rotate("a script")
+    last = kid(await desk.grants("agent/a/x"))
+    desk.restart()
+    assert kid(await desk.grants("agent/a/y")) == last
+    assert len(kids(desk.published[-1])) == 101

@@ -16,6 +16,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from gateway.core.call import Exchange
+from gateway.web.connection import Deadlines
 from gateway.web.hosts import Hosts
 from gateway.web.listener import listen, listen_anew
 from gateway.web.tls import ServerTls
@@ -119,6 +120,58 @@ def test_what_is_renewed_holds_for_new_handshakes_alone(party: Party, loop: Loop
             goes_on.set()
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
             writer.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play())
+
+
+@LOOPS
+def test_who_a_removed_authority_let_in_is_nobody_any_more(party: Party, loop: Loop) -> None:
+    """A connection outlives the listener's certificate, and not the authority of its client's own."""
+    version, goes_on = ssl.TLSVersion.TLSv1_3, asyncio.Event()
+    seen: list[bytes | None] = []
+
+    def request(path: str = "/v1/models") -> bytes:
+        return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    async def note(exchange: Exchange) -> None:
+        seen.append(exchange.head.certificate)
+        if exchange.head.path == "/slow":
+            await goes_on.wait()
+        await exchange.reply(200, [], b"")
+
+    async def answered(reader: asyncio.StreamReader) -> bytes:
+        return await reader.readuntil(b"\r\n\r\n")
+
+    async def play() -> None:
+        _, before = party.listener(party.first)
+        _, renewed = party.listener(party.first)
+        _, after = party.listener(party.second)
+        leaving = party.client(party.first, version)
+        async with serving(note, tls=before.context(), hosts=HOSTS, deadlines=Deadlines()) as running:
+            (busy, ask_busy), (idle, ask_idle), (fresh, ask_fresh) = [
+                await asyncio.open_connection("127.0.0.1", running.port, ssl=leaving, server_hostname="localhost")
+                for _ in range(3)
+            ]
+            ask_idle.write(request())
+            assert b"Connection: close" not in await answered(idle)
+            await running.door.renew(renewed.context())
+            ask_idle.write(request())
+            assert b"Connection: close" not in await answered(idle)
+            ask_busy.write(request("/slow"))
+            while len(seen) < 3:  # noqa: ASYNC110 - it has no event, and the test a time limit
+                await asyncio.sleep(0.005)
+            assert None not in seen
+
+            await running.door.renew(after.context(), others=True)
+            assert await idle.read() == b""
+            goes_on.set()
+            assert b"Connection: close" in await answered(busy)
+            ask_fresh.write(request())
+            assert b"Connection: close" in await answered(fresh)
+            assert seen[3:] == [None]
+            for writer in (ask_busy, ask_idle, ask_fresh):
+                writer.close()
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(play())
