@@ -15,10 +15,10 @@ NAMES := sed -un 's/^Collecting \([^ ]*\).*/  \1/p'
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
   --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $(if $(UPGRADE),--upgrade)
 
-.PHONY: help run demo test check bench soak lock schema clean
+.PHONY: help run demo test check bench soak knock-out lock schema clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 run: $(INSTALLED) ## start the gateway with demo provider, tools and identity; prints what to paste next
 	@echo "passgate: a demo identity"; $(BIN)/passgate keys new --if-missing --config $(CONFIG)
@@ -45,6 +45,9 @@ bench: $(INSTALLED) ## measure the gateway beside a bare proxy (ARGS=--quick for
 soak: $(EQUIPPED) ## run the long form of the tests that have one, for SECONDS=N each
 	@echo "passgate: running the tests that have a long form, for $(SECONDS) s each"
 	@PASSGATE_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m soak -o timeout=$$(( $(SECONDS) + 120 ))
+
+knock-out: $(EQUIPPED) ## take the defences of identity out one by one and show which tests turn red (ARGS="--only REGEX"; half an hour)
+	@$(BIN)/python -m scripts.knock_out $(ARGS)
 
 lock: $(EQUIPPED) ## pin what pyproject.toml and requirements-dev.in ask for (UPGRADE=1: to the newest)
 	@echo "passgate: pinning what it runs on";     $(COMPILE) -o requirements.txt pyproject.toml

@@ -6,6 +6,7 @@ leaves early leaves through a `Refusal`; what was taken is given back by `async 
 
 What must hold on this page:
 - Nothing but the anonymous addresses gets past step 1, and nothing past step 7 undecided.
+- From step 1 on a call is a flight: whoever is stopped meanwhile gets no step further, and no new attempt begins.
 - Settlement comes before the last byte: an answer that an agent has in full is on the ledger. Where it
   cannot be put there, the last byte is withheld.
 - After the first byte nothing is tried again, and a stream that broke ends with an error, never with a
