@@ -131,6 +131,7 @@ def mistakes(watch: Watch, tokens: list[str]) -> None:
         for path in (f"{CHAT}?key={token}", f"{CHAT}?access_token={token}", f"/oauth/token?subject_token={token}"):
             watch.post(path, {})
             watch.post(path, presented(token)[0])
+        assert watch.post(f"{CHAT}?trace={token}", presented(token)[0]).refusal == "identity_invalid"
         assert watch.exchange(token, scope="everything").status == 400
         assert watch.exchange(wrong).status == 400
         watch.exchange(token, {"Authorization": f"Bearer {wrong}"})

@@ -26,7 +26,7 @@ def refuses(stage: Stage, *tokens: str) -> None:
     model, said = stage.model(), set()
     for token in tokens:
         reply = stage.chat(model, token=token)
-        assert (reply.status, reply.refusal) == (401, "identity_invalid"), token
+        assert (reply.status, reply.refusal) == (401, "identity_invalid")
         said.add(reply.json()["error"]["message"])
     assert len(said) == 1
     assert not stage.upstream.heard(model)

@@ -123,9 +123,6 @@ READ: Final[Mapping[str, frozenset[str]]] = {
     ),
 }  # fmt: skip
 """The claims that mean something, by kind; every other one means nothing."""
-READ_HEADER: Final = frozenset({"alg", "kid", "typ", "crit", "jku", "jwk", "x5u", "x5c"})
-"""The members of the header that mean something; of a JWT-SVID's all do."""
-
 _TYPES: Final[dict[str, set[str | None]]] = {
     "jwt": {"at+jwt", "jwt"}, "at+jwt": {"at+jwt"}, "jwt-svid": {"jwt", "jose", None}, "k8s": {"jwt", None},
     "txn-token": {"txntoken+jwt"}, "gateway": {"at+jwt"},

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.errors import Refusal
 from tests.identity.door import Door
 from tests.identity.mutants import SEED, Cases, Source, changed_members, changed_text
 from tests.identity.specimens import READ, SPECIMENS, Nobody, Specimen, meaning, specimen
 from tests.simulator.clock import SetClock
-from tests.simulator.issuer import Issuer
+from tests.simulator.issuer import Issuer, changed
 
+DOOR = Door(Issuer(), clock=SetClock())
 HEADERS = ("Authorization", "x-api-key", "x-goog-api-key")
 
 
@@ -71,8 +73,8 @@ def test_what_an_issuer_signs_means_what_it_says(specimens: list[Specimen], caps
                 expected = None
         found = one.judge(token)
         assert found == expected, f"seed {SEED}, case {number}: {one}: {made.head!r} {made.body!r}"
-        if found is not None and not made.names & READ[one.kind]:
-            assert found == one.principal
+        if made.strict and made.names and not made.names & READ[one.kind] and len(token) <= 7 * 1024:
+            assert found == one.principal, f"seed {SEED}, case {number}: {one}: {made.names} mean something"
         outcome = "refused" if found is None else "mean nothing" if found == one.principal else "mean something"
         cases.counts[outcome] += 1
     with capsys.disabled():
@@ -86,21 +88,22 @@ def test_the_other_signature_of_a_token(specimens: list[Specimen]) -> None:
     Issuers give out either: about half of all good signatures have the larger `s`, so none can be refused. What is
     stopped is the token's id, which is no part of the signature.
     """
-    tried = 0
-    for one in specimens:
-        if one.signer.alg in {"ES256", "ES512"}:
-            for jti in ("t-7", ...):
-                claims = {**one.claims, "jti": jti} if jti is not ... or one.kind in {"at+jwt", "gateway"} else one.claims
-                token = one.signer.sign(one.header, {name: value for name, value in claims.items() if value is not ...})
-                mirrored = one.signer.mirrored(token)
-                assert mirrored != token
-                assert one.judge(mirrored) == one.judge(token)
-                tried += 1
-    assert tried
+    mirrored = [one for one in specimens if one.signer.alg in {"ES256", "ES512"}]
+    assert {one.kind for one in mirrored} == {kind for kind, _ in SPECIMENS}
+    for one in mirrored:
+        needs_id = one.kind in {"at+jwt", "gateway"}
+        for jti in ("t-7",) if needs_id else ("t-7", ...):
+            token = one.signer.sign(one.header, changed(one.claims, {"jti": jti}))
+            other = one.signer.mirrored(token)
+            assert other != token
+            principal = one.judge(token)
+            assert principal is not None
+            assert one.judge(other) == principal
 
 
 @given(st.text(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_any_text(text: str) -> None:
     """S06: any text at all is refused and breaks nothing."""
-    Door(Issuer(), clock=SetClock()).refuses(text)
+    with pytest.raises(Refusal):
+        DOOR.admits(text)

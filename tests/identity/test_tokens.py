@@ -326,6 +326,8 @@ def test_second_signature_of_a_token(clock: SetClock) -> None:
     mirrored = issuer.mirrored(token)
     assert mirrored != token
     assert door.admits(mirrored) == door.admits(token)
+    for padding in (b"\0", bytes(32)):
+        door.refuses(issuer.mirrored(token, padding))
 
 
 def test_size(door: Door, issuer: Issuer, clock: SetClock) -> None:

@@ -143,14 +143,14 @@ class Issuer:
         pss = padding.PSS(padding.MGF1(SHA256()), padding.PSS.DIGEST_LENGTH)
         return self.key.sign(message, pss if self.alg == "PS256" else padding.PKCS1v15(), SHA256())
 
-    def mirrored(self, token: str) -> str:
-        """The same token under the other ECDSA signature that holds for it: (r, n - s)."""
+    def mirrored(self, token: str, padding: bytes = b"") -> str:
+        """The same token under the other ECDSA signature that holds for it: (r, n - s); `padding` goes before `s`."""
         signed, _, tail = token.rpartition(".")
         assert isinstance(self.key, ec.EllipticCurvePrivateKey)
         signature = base64.urlsafe_b64decode(tail + "==")
         half = len(signature) // 2
         other = self.key.curve.group_order - int.from_bytes(signature[half:])
-        return f"{signed}.{b64(signature[:half] + other.to_bytes(half))}"
+        return f"{signed}.{b64(signature[:half] + padding + other.to_bytes(half))}"
 
     def public_spellings(self) -> Iterator[bytes]:
         """All the bytes under which a library might take the public key for a shared secret."""
