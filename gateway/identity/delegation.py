@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from gateway.core.call import Call
 from gateway.core.errors import Refusal
 from gateway.core.ids import new_id
@@ -26,6 +28,7 @@ from gateway.core.principal import ASSURANCE, Binding, Principal, StopKey, assur
 from gateway.core.run import RunLimits, RunRef
 from gateway.identity import api_keys
 from gateway.identity.kinds import KINDS, MAX_NAME, Claims, Flaw, read_name
+from gateway.identity.principals import of_token
 from gateway.identity.registry import Entry, one_segment
 from gateway.identity.token_request import CHILD, PATTERN, Asked
 from gateway.identity.tokens import Issuer, ValidClaims, expired, invalid
@@ -201,24 +204,10 @@ class Delegates:
             )
         path = [agent_id, *("/".join((agent_id, *names[: number + 1])) for number in range(len(names)))]
         tokens = (valid.token_id, *parents)
-        return Principal(
-            agent=entry.agent,
-            issuer=valid.issuer.name,
-            iss=valid.issuer.iss,
-            subject=valid.subject,
+        return structs.replace(
+            of_token(valid, entry.agent),
             assurance=min(assurance, assured(valid.binding), key=ASSURANCE.index),
-            key_id=valid.key.id,
-            token_id=valid.token_id,
-            expires=float(valid.expires),
             on_behalf_of="" if valid.on_behalf_of == root[1] else valid.on_behalf_of,
-            chain=valid.chain,
-            run=valid.run,
-            incarnation=valid.incarnation,
-            parent_run=valid.parent_run,
-            scope=valid.scope,
-            limits=valid.limits,
-            binding=valid.binding,
-            context=valid.context,
             depth=len(names),
             vouched_by=vouched_by,
             root=root,

@@ -1,6 +1,6 @@
 """Who calls, from what was verified: one `Principal` for each kind of credential, and nowhere else one is made.
 
-What the gateway signed itself for a delegated agent is made into one beside its rules, in `delegation.py`.
+What a delegated agent's token says beyond that is added beside its rules, in `delegation.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gateway.identity.tokens import ValidClaims
 
 
 def of_token(valid: ValidClaims, agent: Agent) -> Principal:
-    """Who comes with a signed token of its own issuer."""
+    """Who comes with a signed token."""
     return Principal(
         agent=agent,
         issuer=valid.issuer.name,

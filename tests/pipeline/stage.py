@@ -36,7 +36,8 @@ from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
 from gateway.world import World
 from tests.simulator.gateway import Gateway
-from tests.simulator.upstream import Received, Script, ScriptedUpstream
+from tests.simulator.provider import completion, streamed
+from tests.simulator.upstream import Received, Script, ScriptedUpstream, answer
 
 
 @dataclass
@@ -302,3 +303,27 @@ def _driven(work: Awaitable[None], point: int, disturb: Callable[[], object]) ->
             yield waited_for
         except BaseException as error:  # noqa: BLE001 - cancellation above all: `work` is who handles it
             reply = error
+
+
+PAID = answer(b'{"paid": true}', ("Content-Type", "application/json"))
+
+
+def serves(received: Received) -> Script:
+    """What upstreams answer to `ADMITTED`: each part after a moment, so that there is something to interrupt."""
+    if "/bank/" in received.line:
+        return [0.005, PAID]
+    if b'"stream": true' in received.body:
+        return [0.005, *(step for frame in streamed("a", "b", "c") for step in (frame, 0.005))]
+    return [0.005, *completion("ok")]
+
+
+ADMITTED: dict[str, Callable[[Stage], Door]] = {
+    "chat": lambda stage: stage.chat(),
+    "stream": lambda stage: stage.chat(stream=True),
+    "tool": lambda stage: stage.pay(),
+    "chat in a run": lambda stage: stage.chat(run="r1"),
+    "stream in a run": lambda stage: stage.chat(stream=True, run="r1"),
+    "tool in a run": lambda stage: stage.pay(run="r1"),
+    "model list": lambda stage: stage.door("/v1/models", method="GET"),
+}
+"""One call of each kind that is let in."""

@@ -8,27 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.stage import Door, Stage, cancelled_at, on_stage
-from tests.simulator.provider import completion, streamed
-from tests.simulator.upstream import Received, Script, answer
-
-
-def _script(received: Received) -> Script:
-    if "/bank/" in received.line:
-        return [0.005, answer(b'{"paid": true}', ("Content-Type", "application/json"))]
-    if b'"stream": true' in received.body:
-        return [0.005, *(step for frame in streamed("a", "b", "c") for step in (frame, 0.005))]
-    return [0.005, *completion("ok")]
-
+from tests.pipeline.stage import ADMITTED, Door, Stage, cancelled_at, on_stage, serves
 
 CALLS: dict[str, Callable[[Stage], Door]] = {
-    "chat": lambda stage: stage.chat(),
-    "stream": lambda stage: stage.chat(stream=True),
-    "tool": lambda stage: stage.pay(),
-    "chat in a run": lambda stage: stage.chat(run="r1"),
-    "stream in a run": lambda stage: stage.chat(stream=True, run="r1"),
-    "tool in a run": lambda stage: stage.pay(run="r1"),
-    "model list": lambda stage: stage.door("/v1/models", method="GET"),
+    **ADMITTED,
     "own run": lambda stage: stage.door("/gateway/v1/runs/r1", method="GET"),
     "refused": lambda stage: stage.chat(model="unknown"),
     "stranger": lambda stage: stage.door("/v1/chat/completions", authorization="Bearer x"),
@@ -50,7 +33,7 @@ async def _settled(stage: Stage, served: int, before: int) -> list[dict[str, obj
 @pytest.mark.parametrize("name", CALLS)
 async def test_cancelled_at_every_suspension_point(tmp_path: Path, name: str) -> None:
     """B04: wherever a call is cancelled, no step stays reserved and what was served is on the ledger, once."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         for point in range(1, 100):
             before, asked = len(await stage.rows()), len(stage.upstream.requests)
             door = CALLS[name](stage)
@@ -67,7 +50,7 @@ async def test_cancelled_at_every_suspension_point(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in {"stranger", "refused"}])
 async def test_left_at_every_write(tmp_path: Path, name: str) -> None:
     """R02: whenever an agent hangs up, its call is settled as if it had stayed, or as cancelled, once."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         write = 0
         while True:
             write += 1
@@ -89,7 +72,7 @@ async def test_left_at_every_write(tmp_path: Path, name: str) -> None:
 
 async def test_a_run_counts_what_was_settled(tmp_path: Path) -> None:
     """After calls that were left and cancelled, the run's counters are the sum of its rows."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         for number in range(1, 12):
             door = stage.chat(run="r1", stream=True)
             door.leaves_at = number

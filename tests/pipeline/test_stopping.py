@@ -16,16 +16,15 @@ from gateway.core.stop import Stop, run_key
 from gateway.flights import Flight, Flights
 from gateway.identity.stops import StopList
 from gateway.outbound import Aborted
-from tests.pipeline.stage import Door, Stage, disturbed_at, on_stage
+from tests.pipeline.stage import ADMITTED, PAID, Door, Stage, disturbed_at, on_stage, serves
 from tests.simulator.clock import SetClock
 from tests.simulator.provider import completion, failure, streamed
-from tests.simulator.upstream import Do, Received, Script, answer
+from tests.simulator.upstream import Do
 
 AGENT = StopKey("agent", "procurement")
 PRINCIPAL = Principal(
     Agent("procurement"), "dev", "https://issuer.example", "a", "bearer", "k", "t-1", math.inf, stops=frozenset([AGENT])
 )
-PAID = answer(b'{"paid": true}', ("Content-Type", "application/json"))
 
 
 def stop(stage: Stage, key: StopKey = AGENT) -> None:
@@ -50,32 +49,13 @@ def refused(door: Door) -> bool:
     return b"agent_stopped" in door.got and (door.status == 403 or b"[DONE]" not in door.got)
 
 
-def _script(received: Received) -> Script:
-    if "/bank/" in received.line:
-        return [0.005, PAID]
-    if b'"stream": true' in received.body:
-        return [0.005, *(step for frame in streamed("a", "b", "c") for step in (frame, 0.005))]
-    return [0.005, *completion("ok")]
-
-
-CALLS: dict[str, Callable[[Stage], Door]] = {
-    "chat": lambda stage: stage.chat(),
-    "stream": lambda stage: stage.chat(stream=True),
-    "tool": lambda stage: stage.pay(),
-    "chat in a run": lambda stage: stage.chat(run="r1"),
-    "stream in a run": lambda stage: stage.chat(stream=True, run="r1"),
-    "tool in a run": lambda stage: stage.pay(run="r1"),
-    "model list": lambda stage: stage.door("/v1/models", method="GET"),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", ADMITTED)
 async def test_stopped_at_every_suspension_point(tmp_path: Path, name: str) -> None:
     """Wherever a stop finds a call: the agent gets no whole answer any more, and what was sent has its one true row."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         for point in range(1, 100):
             before, asked = len(await stage.rows()), len(stage.upstream.requests)
-            door = CALLS[name](stage)
+            door = ADMITTED[name](stage)
             let_go: list[bool] = []
             door.last = lambda _, let_go=let_go: let_go.append(stage.pipeline.flights.stops.find([AGENT]) is None)
             came = await disturbed_at(stage.pipeline.handle(door), point, lambda: stop(stage))
@@ -104,7 +84,7 @@ async def test_stopped_at_every_suspension_point(tmp_path: Path, name: str) -> N
 
 async def test_a_stopped_agent_does_not_get_in(tmp_path: Path) -> None:
     """It is told what is stopped and since when; why it was stopped is not for it. Started again it is served."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         stop(stage)
         door = stage.chat()
         await stage.pipeline.handle(door)
@@ -131,7 +111,7 @@ async def test_a_stopped_agent_does_not_get_in(tmp_path: Path) -> None:
 async def test_whatever_it_rests_on_can_be_stopped(tmp_path: Path, key: StopKey, words: bytes) -> None:
     """The issuer, the token, the run: each refuses what rests on it, with a word for it, and nothing else."""
     others = [StopKey("issuer", "other"), StopKey("token", "t-2"), run_key("r2"), run_key("r1", "other")]
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         for other in others:
             stop(stage, other)
         door = stage.chat(run="r1")
@@ -266,8 +246,8 @@ async def test_what_a_tool_does_not_have_yet_it_never_gets(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["chat", "tool"])
 async def test_what_waits_for_its_body_is_refused_at_the_next_step(tmp_path: Path, name: str) -> None:
     """A stop that comes while the agent still sends keeps the call from every upstream."""
-    async with on_stage(tmp_path, _script) as stage:
-        door = CALLS[name](stage)
+    async with on_stage(tmp_path, serves) as stage:
+        door = ADMITTED[name](stage)
         sent = asyncio.Event()
 
         class Slow(Door):
@@ -287,7 +267,7 @@ async def test_what_waits_for_its_body_is_refused_at_the_next_step(tmp_path: Pat
 
 async def test_a_list_that_is_too_old_is_waited_for_a_moment(tmp_path: Path) -> None:
     """News that come soon let the call in, unless they stop it; an assurance from long ago is none."""
-    async with on_stage(tmp_path, _script) as stage:
+    async with on_stage(tmp_path, serves) as stage:
         clock = SetClock()
 
         def too_old() -> Flights:
