@@ -23,7 +23,7 @@ from gateway.identity import api_keys, certificates, principals
 from gateway.identity.authority import Authority
 from gateway.identity.certificates import Svids
 from gateway.identity.credential import Presented, credential, missing
-from gateway.identity.delegation import GATEWAY, Delegates, OwnIssuer, check_reach, may_reach
+from gateway.identity.delegation import GATEWAY, Delegates, OwnIssuer, check_reach, may_reach, not_to_be_handed_on
 from gateway.identity.inspect import ADDRESS, AGENT, PROOF, Inspection, inspect
 from gateway.identity.keys import KeyMistake, KeyMistakes, KeySet, PublicKey, key_uses, read_jwks
 from gateway.identity.kinds import KINDS
@@ -58,6 +58,7 @@ class _Known(NamedTuple):
     until: float  # epoch seconds
     proof_required: bool
     key: PublicKey | None = None  # that verified it, where it was signed by an issuer
+    may_act: bool = False  # its issuer says who alone may act for its subject (RFC 8693 §4.4)
 
 
 class Identity:
@@ -218,6 +219,8 @@ class Identity:
         shall be. Raises `Refusal` as `identify` does.
         """
         known = await self._find(token, head, address, authority)
+        if known.may_act:
+            raise not_to_be_handed_on()
         binding = known.principal.binding
         thumbprint = binding.thumbprint if binding is not None and binding.method == "jkt" else None
         if thumbprint is None:
@@ -316,7 +319,9 @@ class Identity:
         else:
             principal = principals.of_token(valid, self._registry.find(valid.issuer.name, valid.subject, valid.claims))
         until = min(valid.expires + self._skew, self._clock.now() + REMEMBERED_SECONDS)
-        return _Known(principal, valid.mcp_server, until, self._proof_required(principal), valid.key)
+        return _Known(
+            principal, valid.mcp_server, until, self._proof_required(principal), valid.key, "may_act" in valid.claims
+        )
 
 
 def _check_address(known: _Known, address: Address) -> None:

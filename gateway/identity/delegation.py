@@ -304,6 +304,15 @@ def _covered(name: str, patterns: Iterable[str]) -> bool:
     return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
+def not_to_be_handed_on() -> Refusal:
+    """The refusal of a token with `may_act`: whoever it names, a child that is only now made up is not meant."""
+    return _more(
+        "subject_token",
+        "its claim `may_act` says who alone may act for its subject, and that is no child of its agent; "
+        "ask its issuer for one without",
+    )
+
+
 def _more(parameter: str, sentence: str, error: str = "invalid_request") -> Refusal:
     """The refusal of what would be more than the parent has."""
     fields: dict[str, object] = {"error": error, "parameter": parameter}

@@ -108,6 +108,15 @@ def test_an_admin_in_the_history_is_history(desk: Desk, issuer: Issuer, clock: S
         assert getattr(child, field) == getattr(plain, field)
 
 
+def test_a_token_that_names_its_actor_is_not_handed_on(desk: Desk, issuer: Issuer, clock: SetClock) -> None:
+    """RFC 8693 §4.4: where `may_act` says who may act, no other party does; the agent itself still may."""
+    token = issuer.token(clock.time, may_act={"sub": "somebody/else"})
+    refusal = desk.refuses(token, name="reader")
+    assert (refusal.code, refusal.status, refusal.fields["parameter"]) == ("scope_exceeded", 400, "subject_token")
+    assert "may_act" in refusal.sentence
+    assert desk.door.admits(token).subject == issuer.subject
+
+
 def test_a_long_history_is_cut(desk: Desk, issuer: Issuer, clock: SetClock) -> None:
     """A root with a long history of its own still delegates; what is oldest is left out, the root never."""
     act: dict[str, object] = {"sub": "first"}
