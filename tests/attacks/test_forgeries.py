@@ -140,6 +140,13 @@ def test_an_end_that_is_no_number(stage: Stage, exp: str) -> None:
     refuses(stage, written(stage, claims=f'{claims},"exp":{end}}}' if exp else f"{claims}}}"))
 
 
+@pytest.mark.parametrize("name", ["iat", "nbf"])
+@pytest.mark.parametrize("value", ["1", 1.5, True, None, -1, 10**30])
+def test_a_beginning_that_is_no_number(stage: Stage, name: str, value: object) -> None:
+    """I8: `iat` and `nbf` are whole numbers too, where they stand."""
+    refuses(stage, stage.token(**{name: value}))  # type: ignore[arg-type]  # a claim, and no subject
+
+
 @pytest.mark.parametrize(
     "times",
     [
@@ -206,6 +213,43 @@ def test_nobody_acts_for_a_user_that_nobody_named(stage: Stage) -> None:
     for claims in himself:
         row = stage.row(stage.chat(stage.model(), token=stage.token(**claims)))
         assert (row["on_behalf_of"], row["chain"]) == ("", "")
+
+
+THUMBPRINT: Final = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+
+
+@pytest.mark.parametrize(
+    "cnf",
+    [None, {}, {"jkt": THUMBPRINT[:-1]}, {"jkt": f"{THUMBPRINT}="}, {"jkt": THUMBPRINT, "x": 1}, {"kid": "key-1"}],
+    ids=str,
+)
+def test_a_binding_that_is_not_understood(stage: Stage, cnf: object) -> None:
+    """I16: what cannot be proven is no bearer token instead."""
+    refuses(stage, stage.token(cnf=cnf))
+
+
+RESTRICTIONS: Final[list[dict[str, Any]]] = [
+    {"run": "a b"},
+    {"inc": None},
+    {"parent_run": ["r"]},
+    {"scope": ["read"]},
+    {"limits": []},
+    {"limits": {"steps": -1}},
+    {"limits": {"unknown": 1}},
+    {"sub": "user/anna", "act": {"sub": Issuer.subject, "iss": "https://other.example"}},
+]
+
+
+@pytest.mark.parametrize("claims", RESTRICTIONS, ids=str)
+def test_a_restriction_that_is_not_understood(stage: Stage, claims: dict[str, Any]) -> None:
+    """I18, S06: what restricts a token is kept or the token is refused; an issuer speaks for its own actors alone."""
+    refuses(stage, stage.gateway.token(**claims))
+
+
+def test_a_long_token(stage: Stage) -> None:
+    """Nobody buys time with a token of more than 7 KiB, signed or not."""
+    assert stage.chat(stage.model(), token=stage.token(pad="x" * 4000)).status == 200
+    refuses(stage, stage.token(pad="x" * 5200))
 
 
 KEY_IDS: Final = [

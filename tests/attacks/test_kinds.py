@@ -43,6 +43,11 @@ def written(issuer: Issuer) -> dict[str, Any]:
     return {**of, "trust_domain": "acme.example"} if issuer is MESH else {**of, "iss": issuer.iss}
 
 
+def account(namespace: str, name: str) -> dict[str, object]:
+    """What a cluster says of a service account."""
+    return {"namespace": namespace, "serviceaccount": {"name": name}}
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("kinds")
@@ -98,18 +103,27 @@ def test_a_token_of_another_use(gateway: Gateway, name: str, typ: object) -> Non
         ("mesh", {"aud": [MESH.audience, "https://other.example"]}),
         ("cluster", {"kubernetes.io": ...}),
         ("cluster", {"kubernetes.io": {"namespace": "pay", "serviceaccount": {"name": "other"}}}),
+        ("cluster", {"sub": "system:serviceaccount:PAY:x", "kubernetes.io": account("PAY", "x")}),
+        ("cluster", {"sub": "system:serviceaccount:pay:x:y", "kubernetes.io": account("pay", "x:y")}),
         ("oauth", {"client_id": ...}),
         ("oauth", {"jti": ...}),
         ("transactions", {"req_wl": ...}),
         ("transactions", {"txn": ...}),
         ("transactions", {"run": "another"}),
         ("transactions", {"tctx": "facts"}),
+        ("transactions", {"tctx": json.loads('{"x":' * 9 + "1" + "}" * 9)}),
         ("transactions", {"cnf": {"kid": "key-1"}}),
     ],
 )
 def test_a_token_that_is_not_of_its_kind(gateway: Gateway, name: str, changes: dict[str, Any]) -> None:
     """I10: a well-signed token without what its kind demands, or with what it cannot have, is refused: 401."""
     assert status(gateway, ISSUERS[name].token(**changes)) == (401, "identity_invalid")
+
+
+@pytest.mark.parametrize("member", ["cty", "x5t", "b64", "zip", "x"])
+def test_a_member_that_no_svid_has(gateway: Gateway, member: str) -> None:
+    """A JWT-SVID's header has `alg`, `kid` and `typ` and nothing else (JWT-SVID §2)."""
+    assert status(gateway, MESH.sign(MESH.header(**{member: "x"}), MESH.claims())) == (401, "identity_invalid")
 
 
 @pytest.mark.parametrize("signer", ISSUERS)

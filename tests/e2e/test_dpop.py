@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -123,6 +125,7 @@ def test_proofs_for_other_requests(gateway: Gateway, client: Client) -> None:
         {"htu": gateway.url + "/r/job-7" + MODELS},
         {"ath": "x"},
         {"iat": 1_562_262_616},
+        {"iat": int(time.time()) + 3600},
         {"jti": ""},
     ]
     said = set()
@@ -134,6 +137,35 @@ def test_proofs_for_other_requests(gateway: Gateway, client: Client) -> None:
     proof = client.prover.sign(header, client.prover.claims("GET", url, client.token))
     headers = {"Authorization": f"DPoP {client.token}", "DPoP": proof}
     assert gateway.call("GET", MODELS, headers=headers, token=None).refusal == "proof_invalid"
+
+
+def test_proofs_that_are_none(gateway: Gateway, client: Client) -> None:
+    """I15: what is signed for another use, unsigned, signed by a thief or written in two ways is 401."""
+    prover, thief = client.prover, Prover()
+    url = gateway.url + MODELS
+
+    def claims() -> dict[str, object]:
+        return prover.claims("GET", url, client.token)
+
+    head, body, tail = prover.sign(prover.header(), claims()).split(".")
+    twice = json.dumps(claims())[:-1] + ',"htm":"GET"}'
+    proofs = [
+        *(prover.sign(prover.header(typ=typ), claims()) for typ in ("JWT", "at+jwt", ...)),
+        *(prover.sign(prover.header(**{name: [url]}), claims()) for name in ("crit", "jku", "x5u", "x5c")),
+        *(prover.sign(prover.header(alg=alg), claims()) for alg in ("none", "HS256", "EdDSA", None)),
+        thief.sign(prover.header(), claims()),
+        prover.sign(prover.header(), claims() | {"pad": "x" * 4096}),
+        prover.sign_bytes(json.dumps(prover.header()).encode(), twice.encode()),
+        prover.sign_bytes(
+            json.dumps(prover.header())[:-1].encode() + b',"typ":"dpop+jwt"}', json.dumps(claims()).encode()
+        ),
+        f"{head}.{body}.{tail}=",
+        f"{head}.{body}.",
+    ]
+    for proof in proofs:
+        headers = {"Authorization": f"DPoP {client.token}", "DPoP": proof}
+        reply = gateway.call("GET", MODELS, headers=headers, token=None)
+        assert (reply.status, reply.refusal) == (401, "proof_invalid")
 
 
 def test_runs_queries_and_encodings(client: Client) -> None:
