@@ -213,10 +213,12 @@ _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 def read_context(kind: Kind, claims: Claims) -> Mapping[str, object]:
     """The facts of the transaction, which nobody can change any more."""
-    value = claims.get(kind.context, _NOTHING) if kind.context else _NOTHING
-    if not isinstance(value, Mapping):  # 14
+    if not kind.context or kind.context not in claims:
+        return _NOTHING
+    value = claims[kind.context]
+    if not isinstance(value, dict):  # 14
         raise Flaw(f"{kind.context} is not an object")
-    return MappingProxyType({name: _frozen(member, MAX_DEPTH) for name, member in value.items()}) if value else _NOTHING
+    return MappingProxyType({name: _frozen(member, MAX_DEPTH) for name, member in value.items()})
 
 
 def _frozen(value: object, depth: int) -> object:

@@ -5,6 +5,8 @@ What a delegated agent's token says beyond that is added beside its rules, in `d
 
 from __future__ import annotations
 
+import functools
+
 from gateway.core.principal import Agent, Binding, Principal, StopKey, assured
 from gateway.identity import api_keys
 from gateway.identity.certificates import Svid, Svids
@@ -71,4 +73,10 @@ def of_api_key(digest: str, agent: Agent) -> Principal:
 
 def _stops(agent: Agent, issuer: str, token_id: str) -> frozenset[StopKey]:
     """What an operator may stop to stop this caller."""
-    return frozenset((StopKey("agent", agent.id), StopKey("issuer", issuer), StopKey("token", token_id)))
+    return frozenset((*_lasting(agent.id, issuer), StopKey("token", token_id)))
+
+
+@functools.lru_cache(4096)
+def _lasting(agent: str, issuer: str) -> tuple[StopKey, StopKey]:
+    """What all tokens of an agent have in common: made once, since an agent comes with many."""
+    return StopKey("agent", agent), StopKey("issuer", issuer)
