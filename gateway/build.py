@@ -178,8 +178,8 @@ def _documents(config: Config, resource: str) -> dict[str, bytes]:
     """What anybody may read, by the operation of its address."""
     settings, tls = config.settings, config.settings.listen.agents.tls
     mutual_tls = tls is not None and tls.client_ca is not None
-    documents = {"protected_resource": protected_resource(settings.identity, resource, mutual_tls=mutual_tls)}
-    return {operation: msgspec.json.encode(document) for operation, document in documents.items()}
+    document = protected_resource(settings.identity, resource, mutual_tls=mutual_tls)
+    return {"protected_resource": msgspec.json.encode(document)}
 
 
 def _pricing(config: Config, book: PriceBook) -> Pricing:

@@ -141,7 +141,11 @@ class Pipeline:
                     self._admit(world)  # 4 admit
                 targets = self._decide(trail, principal, call, errand, world)  # 7 decide
                 if errand is None:
-                    await self._answer_own(exchange, trail, principal, address, world, asked, flight)
+                    if asked is not None:
+                        told = await asked.grant(head, address, world, self._supervisor, flight)
+                    else:
+                        told = await self._told(principal, address, world)
+                    await self._answer_own(exchange, trail, told)
                     return
                 refusal: Refusal | None = None
                 for number, target in enumerate(targets, 1):  # 11 to 13
@@ -253,33 +257,25 @@ class Pipeline:
 
     # -- what the gateway answers itself ----------------------------------------------------------------
 
-    async def _answer_own(
-        self,
-        exchange: Exchange,
-        trail: Trail,
-        principal: Principal,
-        address: Address,
-        world: World,
-        asked: TokenRequest | None,
-        flight: Flight,
-    ) -> None:
-        """Model lists, a child's token, and what the gateway tells an agent about its own runs and calls."""
-        told: Mapping[str, object] | None
-        headers = [*self._headers(trail), ("content-type", "application/json")]
-        if asked is not None:
-            told = await asked.grant(trail.head, address, world, self._supervisor, flight)
-            headers.append(("cache-control", "no-store"))  # RFC 6749 §5.1
-        elif address.operation == "own_run":
-            told = await self._supervisor.show_run(run_key(principal, address.variables["run"]))
-            if told is None:
+    async def _told(self, principal: Principal, address: Address, world: World) -> Mapping[str, object]:
+        """Model lists, and what the gateway tells an agent about its own runs and calls; raises `Refusal`."""
+        if address.operation == "own_run":
+            run = await self._supervisor.show_run(run_key(principal, address.variables["run"]))
+            if run is None:
                 raise Refusal("run_unknown", "there is no such run of this agent; check its id")
-        elif address.operation == "own_call":
+            return run
+        if address.operation == "own_call":
             await self._book.flush()  # a call that was answered a moment ago is told of
-            told = await self._supervisor.show_call(address.variables["request_id"], principal.owner)
-            if told is None:
+            call = await self._supervisor.show_call(address.variables["request_id"], principal.owner)
+            if call is None:
                 raise Refusal("object_unknown", "this agent made no such call in the last 24 hours; check its id")
-        else:
-            told = world.models_for(principal, address)
+            return call
+        return world.models_for(principal, address)
+
+    async def _answer_own(self, exchange: Exchange, trail: Trail, told: Mapping[str, object]) -> None:
+        headers = [*self._headers(trail), ("content-type", "application/json")]
+        if trail.address is not None and trail.address.operation == "token":
+            headers.append(("cache-control", "no-store"))  # RFC 6749 §5.1
         trail.status = 200
         await exchange.reply(200, headers, msgspec.json.encode(told))
 

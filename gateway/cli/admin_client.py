@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 10.0
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-_ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a listener may be bound to
 _LONGEST: Final = 256 * 1024 * 1024
 
 
@@ -107,7 +106,7 @@ def admin(settings: Settings, given: argparse.Namespace) -> Admin:
     if not url:
         if not door.bind.port:
             raise NothingServes("listen.admin")
-        host = door.hosts[0].partition(":")[0] if door.tls and door.hosts else _ANY.get(door.bind.host, door.bind.host)
+        host = door.hosts[0].partition(":")[0] if door.tls and door.hosts else door.bind.reachable.host
         host = f"[{host}]" if ":" in host else host
         url = f"{'https' if door.tls else 'http'}://{host}:{door.bind.port}"
     return Admin(url, _token(settings, guessed=not given.admin), guessed=not given.admin)
@@ -115,7 +114,7 @@ def admin(settings: Settings, given: argparse.Namespace) -> Admin:
 
 def _token(settings: Settings, *, guessed: bool) -> str:
     token = os.environ.get("PASSGATE_ADMIN_TOKEN", "").strip()
-    file = settings.state.durable.parent / "admin.token"
+    file = settings.state.admin_token
     if not token:
         try:
             token = file.read_text(encoding="ascii").strip()

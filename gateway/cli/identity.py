@@ -262,9 +262,7 @@ def base_url(settings: Settings) -> str:
         return door.public_url
     if door.bind.port == 0:
         raise IssueError("listen.agents binds port 0, so its address is not known: set its public_url")
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - such an address can be bound, not called
-    here = door.bind._replace(host=everywhere.get(door.bind.host, door.bind.host))
-    return f"{'https' if door.tls else 'http'}://{here}"
+    return f"{'https' if door.tls else 'http'}://{door.bind.reachable}"
 
 
 def _mint(settings: Settings, given: argparse.Namespace, incarnation: str | None) -> Minted:

@@ -82,7 +82,7 @@ def _listeners(supervisor: Supervisor) -> str:
     urls, workers = supervisor.urls, supervisor.pool.count
     operators = "with an operator's token"
     if not supervisor.config.settings.operators:
-        operators = f"with the token in {supervisor.now.admin_token_file}"
+        operators = f"with the token in {supervisor.config.settings.state.admin_token}"
     return (
         "Passgate is ready.\n"
         f"  agents   {urls['agents']}   ({workers} worker{'s' * (workers > 1)})\n"

@@ -27,7 +27,7 @@ from gateway.core.ids import new_id
 from gateway.core.principal import ASSURANCE, Binding, Principal, StopKey, assured
 from gateway.core.run import RunLimits, RunRef
 from gateway.identity import api_keys
-from gateway.identity.kinds import KINDS, MAX_NAME, Claims, Flaw, read_name
+from gateway.identity.kinds import AT_JWT, KINDS, MAX_NAME, Claims, Flaw, read_name
 from gateway.identity.principals import of_token
 from gateway.identity.registry import Entry, one_segment
 from gateway.identity.token_request import CHILD, PATTERN, Asked
@@ -36,7 +36,6 @@ from gateway.identity.tokens import Issuer, ValidClaims, expired, invalid
 GATEWAY: Final = "gateway"
 """The name of the gateway's own issuer."""
 ALG: Final = "ES256"
-TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068
 LONGEST: Final = 12 * 3600
 """Seconds that a child's token may live at most, so that a replaced key is soon not needed any more."""
 USUAL: Final = 3600
@@ -65,7 +64,7 @@ class OwnIssuer:
             name=GATEWAY,
             iss=self.iss,
             algs=frozenset((ALG,)),
-            kinds={TOKEN_TYPE: KINDS["gateway"]},
+            kinds={AT_JWT: KINDS["gateway"]},
             max_lifetime=LONGEST,
             keys=None,
             fetched=True,

@@ -24,6 +24,7 @@ class Flaw(Exception):
     """Why a token is refused, for the log; never for whoever sent it."""
 
 
+AT_JWT: Final = "at+jwt"
 MAX_NAME: Final = 2048  # as SPIFFE bounds its ids; also what fits beside the rest of a 7 KiB token
 MAX_TIME: Final = 253_402_300_799  # the last second of the year 9999
 MAX_DEPTH: Final = 8  # of a transaction's context
@@ -90,7 +91,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     for kind in (
         Kind("jwt", acts=True),
         # RFC 9068 §2.2 and §4.
-        Kind("at+jwt", frozenset({"at+jwt"}), required=_RFC_9068, acts=True),
+        Kind("at+jwt", frozenset({AT_JWT}), required=_RFC_9068, acts=True),
         # JWT-SVID §2 and §3; §2.1 lists algorithms, and EdDSA is not among them.
         Kind(
             "jwt-svid",
@@ -113,7 +114,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             context="tctx",
         ),
         # Our own, for sub-agents: an access token that always says who acts.
-        Kind("gateway", frozenset({"at+jwt"}), required=(*_RFC_9068, "act"), acts=True, context="tctx"),
+        Kind("gateway", frozenset({AT_JWT}), required=(*_RFC_9068, "act"), acts=True, context="tctx"),
     )
 }
 """Every kind of token; `x509-svid` is none."""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from gateway.core.ids import RUN_ID, new_id
 from gateway.identity.issue import IssueError, PrivateKey, key_file, load_key, private_file
 from gateway.identity.keys import KeyMistakes, read_jwks
+from gateway.identity.kinds import AT_JWT
 from gateway.identity.registry import one_segment
 from gateway.identity.settings import AgentSettings, IdentitySettings, IssuerSettings
-
-ACCESS_TOKEN: Final = "at+jwt"  # noqa: S105 - the media type of RFC 9068
 
 
 class Minted(NamedTuple):
@@ -69,7 +68,7 @@ def mint(
     }
     if on_behalf_of is not None:  # RFC 8693 §4.1: the user is the subject, the agent acts
         claims |= {"sub": on_behalf_of, "act": {"sub": subject}}
-    typ = ACCESS_TOKEN if ACCESS_TOKEN in issuer.typ else issuer.typ[0]
+    typ = AT_JWT if AT_JWT in issuer.typ else issuer.typ[0]
     return Minted(key.sign({"typ": typ}, claims), subject, start + int(ttl))
 
 

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from gateway.identity.delegation import ALG, LONGEST, TOKEN_TYPE
+from gateway.identity.delegation import ALG, LONGEST
 from gateway.identity.issue import IssueError, PrivateKey, read_secret, write_whole
 from gateway.identity.jose import from_json
 from gateway.identity.keys import KeyMistakes, read_jwks
+from gateway.identity.kinds import AT_JWT
 
 ROTATE_EVERY: Final = 30 * 24 * 3600
 """Seconds after which another key takes over."""
@@ -80,7 +81,7 @@ class OwnKeys:
 
     def sign(self, claims: dict[str, object]) -> str:
         """A signed access token (RFC 9068)."""
-        return self.key.sign({"typ": TOKEN_TYPE}, claims)
+        return self.key.sign({"typ": AT_JWT}, claims)
 
     def tended(self, now: float) -> OwnKeys:
         """The keys as they should be by now: the same where nothing is due, else written down before they come back.

@@ -18,32 +18,27 @@ What holds here:
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
-import select
 import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import ClientError, ClientHttpProxyError, ClientPayloadError, ClientTimeout, ServerDisconnectedError
+from aiohttp import ClientError, ClientPayloadError, ServerDisconnectedError
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection, TCPConnector
+from aiohttp.connector import Connection
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from yarl import URL
 
 from gateway.core.headers import CONTROL, header_lines
-from gateway.outbound.destination import AddressForbidden, socket_factory
 from gateway.outbound.errors import (
     Aborted,
-    AddressRefused,
     AnswerTooLarge,
-    NotSent,
     OutboundError,
     SendFailed,
     UpstreamTimeout,
 )
+from gateway.outbound.pool import FAR, Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -58,114 +53,8 @@ if TYPE_CHECKING:
 
 _BUFFER: Final = 64 * 1024  # bytes of an answer held for a slow reader; reading pauses at twice that
 _JOINED: Final = 64 * 1024  # a body up to this size leaves in one write with its head
-_KEEPALIVE: Final = 30.0  # seconds that an unused connection is kept
 _NO_BODY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
-_FAR: Final = float("inf")
 _CONTROL: Final = re.compile(CONTROL.pattern.encode())
-_POLL_FLAGS: Final = select.POLLIN | select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
-
-
-class _Wire(ResponseHandler):
-    """A pooled connection that can tell whether the peer was silent since its last answer."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.used = False
-        self._poll: select.poll | None = None
-
-    def fresh(self) -> bool:
-        """Whether it may carry a request: nothing to read, no end seen, no leftovers of the answer before.
-
-        The kernel is asked, since the loop may not have seen the peer's FIN yet.
-        """
-        transport = self.transport
-        if transport is None or self.should_close:
-            return False
-        if not self.used:
-            self.used = True
-            return True
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(transport.get_extra_info("socket").fileno(), _POLL_FLAGS)
-        return not self._poll.poll(0)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 - aiohttp's signature
-        """Spare the round through the parser that aiohttp makes after each part it gave, paused or not."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        """Tell who waits for the body too: aiohttp lets them wait on when its framing is broken (R09)."""
-        super().set_exception(exc, *cause)
-        if self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(exc, *cause)
-
-
-class _Request(ClientRequest):
-    """What aiohttp's connector wants to know of a request: the same for all of one pool."""
-
-    @functools.cached_property
-    def connection_key(self) -> object:  # type: ignore[override]
-        """Built once instead of at each look-up."""
-        return ClientRequest.connection_key.fget(self)  # type: ignore[attr-defined]
-
-
-class _Connector(TCPConnector):
-    def __init__(
-        self, upstream: Upstream, *, checked: bool, context: ssl.SSLContext, resolver: AbstractResolver | None
-    ) -> None:
-        super().__init__(
-            ssl=context,
-            resolver=resolver,
-            limit=0,  # concurrency is limited where calls are admitted
-            keepalive_timeout=_KEEPALIVE,
-            timeout_ceil_threshold=_FAR,
-            socket_factory=socket_factory(upstream.host, allow_internal=upstream.allow_internal) if checked else None,
-        )
-        self._factory = functools.partial(_Wire, loop=self._loop)  # type: ignore[assignment] # invariant
-
-
-class _Pool:
-    """The connections to one upstream, and what never changes between its requests."""
-
-    __slots__ = ("connector", "limits", "proxied", "proxy_header", "request", "target")
-
-    def __init__(
-        self, upstream: Upstream, proxy: URL | None, context: ssl.SSLContext, resolver: AbstractResolver | None
-    ) -> None:
-        proxy = None if upstream.loopback else proxy
-        # Behind a proxy the address that is connected is the proxy's, which the configuration names.
-        self.connector = _Connector(upstream, checked=proxy is None, context=context, resolver=resolver)
-        self.request = _Request("GET", upstream.url, loop=asyncio.get_running_loop(), proxy=proxy)
-        self.proxied = proxy is not None and not upstream.tls
-        self.target = f"http://{upstream.authority}{upstream.path}" if self.proxied else upstream.path
-        self.limits: dict[float, ClientTimeout] = {}
-
-    async def connection(self, seconds: float) -> Connection:
-        """A connection that may be written to; raises `NotSent` or `UpstreamTimeout`."""
-        limit = self.limits.get(seconds)
-        if limit is None:
-            limit = self.limits[seconds] = ClientTimeout(connect=seconds, ceil_threshold=_FAR)
-        while True:
-            try:
-                connection = await self.connector.connect(self.request, [], limit)
-            except TimeoutError:
-                raise UpstreamTimeout("connect", seconds, sent=False) from None
-            except (ClientError, OSError, RuntimeError) as error:
-                raise _not_sent(error) from error
-            wire = connection.protocol
-            if isinstance(wire, _Wire) and wire.fresh():
-                return connection
-            connection.close()
-
-
-def _not_sent(error: BaseException) -> NotSent:
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, AddressForbidden) or "leads to the internal address" in str(cause):
-        return AddressRefused(f"{cause}; set allow_internal: true if that is meant")
-    if isinstance(error, ClientHttpProxyError):
-        return NotSent(f"the proxy answered {error.status} {error.message}")
-    return NotSent(f"{type(error).__name__}: {error}")
 
 
 class Outbound:
@@ -191,7 +80,7 @@ class Outbound:
         self._context.set_alpn_protocols(["http/1.1"])
         self._resolver = resolver
         self._tick = tick
-        self._pools: dict[tuple[URL, str, bool], _Pool] = {}
+        self._pools: dict[tuple[URL, str, bool], Pool] = {}
         self._watched: set[Sending] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._aborted: Aborted | None = None
@@ -228,11 +117,11 @@ class Outbound:
             await pool.connector.close()
         self._pools.clear()
 
-    def _pool(self, upstream: Upstream) -> _Pool:
+    def _pool(self, upstream: Upstream) -> Pool:
         key = (upstream.url, upstream.path, upstream.allow_internal)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(upstream, self._proxy, self._context, self._resolver)
+            pool = self._pools[key] = Pool(upstream, self._proxy, self._context, self._resolver)
         return pool
 
     def _watch(self, sending: Sending) -> None:
@@ -291,7 +180,7 @@ class Sending:
         self._payload: StreamReader = EMPTY_PAYLOAD
         self._failed: OutboundError | None = None  # why we gave up on it
         self._phase = "first_byte"
-        self.deadline = _FAR
+        self.deadline = FAR
 
     async def __aenter__(self) -> Answer:
         timeouts = self._timeouts
@@ -326,7 +215,7 @@ class Sending:
                 raise
             raise raised from error
 
-    async def _connect(self, pool: _Pool, seconds: float) -> Connection:
+    async def _connect(self, pool: Pool, seconds: float) -> Connection:
         if self._failed is not None:
             raise self._failed
         self._connecting = task = asyncio.current_task()
@@ -345,7 +234,7 @@ class Sending:
     ) -> None:
         self._leave(broken=not self._payload.is_eof() or self._failed is not None)
 
-    def _write(self, pool: _Pool, wire: ResponseHandler) -> None:
+    def _write(self, pool: Pool, wire: ResponseHandler) -> None:
         """Hand the whole request to the transport; from here on nothing is `NotSent`."""
         body = self._body
         length = f"Content-Length: {len(body)}\r\n" if body or self._method not in _NO_BODY else ""
@@ -377,7 +266,7 @@ class Sending:
 
     def fail(self, reason: OutboundError) -> None:
         """Give up: whoever waits for the upstream, now or later, gets `reason`."""
-        self.deadline = _FAR
+        self.deadline = FAR
         self._failed = reason
         if self._wire is not None:
             self._wire.set_exception(reason)
@@ -445,7 +334,7 @@ class Sending:
 
     def _leave(self, *, broken: bool) -> None:
         self._client._watched.discard(self)  # noqa: SLF001 - the two are one thing
-        self.deadline = _FAR
+        self.deadline = FAR
         connection, self._connection = self._connection, None
         if connection is None:
             return

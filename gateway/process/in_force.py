@@ -54,11 +54,6 @@ class InForce:
         """Why what the files say was not taken; empty while it is in force."""
         return [problem for problems in self._refused.values() for problem in problems]
 
-    @property
-    def admin_token_file(self) -> Path:
-        """Where the token of an admin listener without operators is."""
-        return self.config.settings.state.durable.parent / "admin.token"
-
     def admit_operators(self) -> None:
         """Read who may use the admin listener, or make the token; raises `OSError` or `ValueError`."""
         self.operators = self._operators_of(self.config)
@@ -143,7 +138,7 @@ class InForce:
     def _operators_of(self, config: Config) -> Operators:
         """The configured operators; without any, the token beside the state. Raises `OSError` or `ValueError`."""
         operators = config.settings.operators
-        return Operators(operators, None if operators else ensure_admin_token(self.admin_token_file))
+        return Operators(operators, None if operators else ensure_admin_token(config.settings.state.admin_token))
 
     def _offer(self, sources: DiskSources) -> Prepare:
         self.generation += 1

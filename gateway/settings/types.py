@@ -79,6 +79,12 @@ class Bind(NamedTuple):
         """Whether only this machine can connect."""
         return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def reachable(self) -> Bind:
+        """What this machine connects to: an address that stands for all of them can be bound, not called."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+        return self._replace(host=everywhere.get(self.host, self.host))
+
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -21,6 +21,11 @@ class StateSettings:
     """The folder of the gateway's own keys; without it `keys` beside the durable store."""
 
     @property
+    def admin_token(self) -> Path:
+        """Where the token of an admin listener without operators is."""
+        return self.durable.parent / "admin.token"
+
+    @property
     def keys_dir(self) -> Path:
         """Where the gateway's own keys are, one file for each purpose."""
         return self.keys or self.durable.parent / "keys"

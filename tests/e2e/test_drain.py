@@ -17,7 +17,7 @@ from tests.simulator.gateway import Gateway, Reply, alive, eventually
 from tests.simulator.load import Call, Client, Got
 from tests.simulator.provider import ScriptedProvider, streamed
 from tests.simulator.soak import SECONDS
-from tests.simulator.upstream import Do, Step
+from tests.simulator.upstream import Do, Step, held_back
 
 STREAM = Call(None, stream=True)
 
@@ -125,14 +125,7 @@ def test_a_call_that_its_agent_left_is_recorded_to_its_end(tmp_path: Path, provi
     """R17: where no connection is left, a drain still waits for a step of a run that is recorded without its agent."""
     go_on = threading.Event()
 
-    def script() -> Iterator[Step]:
-        frames = streamed("one ", "two ", "three ")
-        yield from frames[:3]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[3:]
-
-    provider.says("scripted-slow", script())
+    provider.says("scripted-slow", held_back(streamed("one ", "two ", "three "), 3, go_on))
     with Gateway(tmp_path, config=provider.behind()) as gateway:
         asyncio.run(_leave(gateway, "scripted-slow"))
         gateway.process.send_signal(signal.SIGTERM)

@@ -21,7 +21,7 @@ from tests.simulator.gateway import Gateway, Reply, alive, eventually
 from tests.simulator.load import Call, Load
 from tests.simulator.provider import ScriptedProvider, streamed
 from tests.simulator.soak import SECONDS
-from tests.simulator.upstream import Do, Step
+from tests.simulator.upstream import Do, held_back
 
 MIX = (
     Call(None, stream=False),
@@ -170,14 +170,7 @@ def test_the_supervisor_is_killed_under_load(tmp_path: Path, provider: ScriptedP
     """
     go_on = threading.Event()
 
-    def slow() -> Iterator[Step]:
-        frames = streamed("one ", "two ")
-        yield from frames[:2]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[2:]
-
-    provider.says("scripted-slow", slow(), slow())
+    provider.says("scripted-slow", *(held_back(streamed("one ", "two "), 2, go_on) for _ in range(2)))
     config = {
         "workers": 2,
         "runs": WIDE,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 from tests.simulator.gateway import Gateway, Reply, eventually
 from tests.simulator.load import Call, Client, Got
 from tests.simulator.provider import ScriptedProvider, streamed
-from tests.simulator.upstream import Step
+from tests.simulator.upstream import held_back
 
 _FLOOD = 400
 
@@ -31,14 +30,7 @@ def test_what_is_over_the_limit_is_refused_and_the_rest_finishes(tmp_path: Path,
     """R14: at `limits.concurrency` new calls get 503 with a time to come back; own reads and calls under way go on."""
     go_on = threading.Event()
 
-    def script() -> Iterator[Step]:
-        frames = streamed("one ", "two ")
-        yield from frames[:2]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[2:]
-
-    provider.says("scripted-slow", *(script() for _ in range(3)))
+    provider.says("scripted-slow", *(held_back(streamed("one ", "two "), 2, go_on) for _ in range(3)))
     with Gateway(tmp_path, config={"limits": {"concurrency": 3}, **behind(provider)}) as gateway:
         replies: list[Reply] = []
 
@@ -68,14 +60,7 @@ async def test_few_descriptors_shed_connections_and_nothing_else(tmp_path: Path,
     """R18: with `ulimit -n 256` a flood of connections is shed, who was let in is served, and it recovers by itself."""
     go_on = threading.Event()
 
-    def script() -> Iterator[Step]:
-        frames = streamed("one ", "two ")
-        yield from frames[:2]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[2:]
-
-    provider.says("scripted-slow", *(script() for _ in range(_FLOOD)))
+    provider.says("scripted-slow", *(held_back(streamed("one ", "two "), 2, go_on) for _ in range(_FLOOD)))
     with Gateway(tmp_path, config=behind(provider), descriptors=256) as gateway:
         token, before = gateway.token(), gateway.worker_pids()
 

@@ -16,7 +16,7 @@ from tests.simulator.issuer import Issuer
 from tests.simulator.load import Load
 from tests.simulator.provider import ScriptedProvider, completion, streamed
 from tests.simulator.soak import SECONDS
-from tests.simulator.upstream import Step
+from tests.simulator.upstream import held_back
 
 NONE = "version: 1\npolicy: tests\nrules:\n  - {id: none, effect: deny, match: {models: ['*']}}\n"
 
@@ -191,14 +191,7 @@ def test_calls_under_way_keep_what_they_began_with(gateway: Gateway, provider: S
     """A stream that began before a reload runs to its end as it began, however much that one forbids."""
     go_on = threading.Event()
 
-    def script() -> Iterator[Step]:
-        frames = streamed("one ", "two ", "three ")
-        yield from frames[:2]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[2:]
-
-    provider.says("scripted-slow", script())
+    provider.says("scripted-slow", held_back(streamed("one ", "two ", "three "), 2, go_on))
     got: list[Reply] = []
     asking = threading.Thread(target=lambda: got.append(gateway.chat(model="scripted-slow", stream=True)))
     asking.start()

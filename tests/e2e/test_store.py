@@ -18,7 +18,7 @@ import pytest
 from tests.simulator.gateway import Gateway, Reply, eventually
 from tests.simulator.load import Call, Load
 from tests.simulator.provider import ScriptedProvider, completion, streamed
-from tests.simulator.upstream import Step, answer
+from tests.simulator.upstream import answer, held_back
 
 Full = Callable[[Gateway], contextlib.AbstractContextManager[None]]
 
@@ -68,16 +68,10 @@ def check_full(gateway: Gateway, provider: ScriptedProvider, full: Full) -> None
     """X02, told once for both kinds of full disk."""
     go_on = threading.Event()
 
-    def late(steps: list[bytes], held_back: int) -> Iterator[Step]:
-        yield from steps[:held_back]
-        while not go_on.is_set():
-            yield 0.02
-        yield from steps[held_back:]
-
     provider.says("scripted-quick", completion("hello"))
-    provider.says("scripted-late", late(completion("hello"), 0))
-    provider.says("scripted-stream", late(streamed("one ", "two "), 2))
-    provider.says("/bank/pay", late([answer(b'{"paid": true}', ("Content-Type", "application/json"))], 0))
+    provider.says("scripted-late", held_back(completion("hello"), 0, go_on))
+    provider.says("scripted-stream", held_back(streamed("one ", "two "), 2, go_on))
+    provider.says("/bank/pay", held_back([answer(b'{"paid": true}', ("Content-Type", "application/json"))], 0, go_on))
     replies: dict[str, Reply] = {}
 
     def ask(name: str, path: str, body: object) -> None:

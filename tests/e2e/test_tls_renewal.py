@@ -19,7 +19,7 @@ import pytest
 from tests.simulator.authority import BUYER, Authority, Certified, Lives, client_context
 from tests.simulator.gateway import Gateway, eventually
 from tests.simulator.provider import ScriptedProvider, completion, streamed
-from tests.simulator.upstream import Step
+from tests.simulator.upstream import held_back
 
 HANGS_UP = (ssl.SSLError, ConnectionError)
 
@@ -126,14 +126,7 @@ def test_certificates_are_renewed_while_a_stream_runs(mesh: Mesh) -> None:
     """All listeners show the new certificate within seconds, and a stream of before runs to its end."""
     go_on = threading.Event()
 
-    def script() -> Iterator[Step]:
-        frames = streamed("one ", "two ", "three ")
-        yield from frames[:2]
-        while not go_on.is_set():
-            yield 0.02
-        yield from frames[2:]
-
-    mesh.provider.says("scripted-slow", script())
+    mesh.provider.says("scripted-slow", held_back(streamed("one ", "two ", "three "), 2, go_on))
     got: list[tuple[int, bytes]] = []
     svid = mesh.agents.svid()
     asking = threading.Thread(target=lambda: got.append(mesh.chat(svid, "scripted-slow", stream=True)))

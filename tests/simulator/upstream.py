@@ -9,7 +9,8 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -154,3 +155,11 @@ def chunk(data: bytes) -> bytes:
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 """The head of a stream."""
 LAST_CHUNK = b"0\r\n\r\n"
+
+
+def held_back(steps: Sequence[Step], sent: int, go_on: threading.Event) -> Iterator[Step]:
+    """An answer of which the first `sent` steps come at once, and the others when a test lets them go on."""
+    yield from steps[:sent]
+    while not go_on.is_set():
+        yield 0.02
+    yield from steps[sent:]
