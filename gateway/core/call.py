@@ -67,6 +67,9 @@ class Call(Struct, frozen=True):
     stream: bool = False
     repeat: str = "safe"  # safe | with_key | after_check | never
     content_type: str = ""
+    raw: bool = False  # the body became no arguments
+    hosted_tools: tuple[str, ...] = ()  # tools that the provider runs itself, as rules name them: web_search
+    region: str = ""  # where the tool keeps its data, as the config says; a model's depends on its target
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ class Identity:
         warnings: list[Complaint] = []
         for one in settings.issuers:
             try:
-                found = _keys(one, sources)
+                found = issuer_keys(one, sources)
             except IdentityMistakes as mistakes:
                 complaints += mistakes.complaints
                 continue
@@ -132,7 +132,7 @@ class Identity:
         own = OwnIssuer.of(settings.audience, public_url)
         issuers.append(own.issuer())
         verifier = Verifier(issuers, audience=settings.audience, public_url=public_url, skew=settings.skew, clock=clock)
-        entries = [_entry(agent) for agent in agents]
+        entries = [registered(agent) for agent in agents]
         bound_issuers = {one.name for one in settings.issuers if one.require_proof}
         bound_agents = {agent.id for agent in agents if agent.require_proof}
 
@@ -174,6 +174,11 @@ class Identity:
             self._forget(issuer)
         if mistakes:
             raise KeyMistakes(mistakes)
+
+    @property
+    def takes_certificates(self) -> bool:
+        """Whether a client certificate alone says who asks."""
+        return self._svids is not None
 
     @property
     def own_jwks(self) -> bytes:
@@ -332,8 +337,8 @@ def _check_address(known: _Known, address: Address) -> None:
         raise invalid("the token's audience is one MCP server, and this address is not that server's")
 
 
-def _keys(issuer: IssuerSettings, sources: Sources) -> KeySet | None:
-    """The keys in the issuer's file; `None` where they are fetched."""
+def issuer_keys(issuer: IssuerSettings, sources: Sources) -> KeySet | None:
+    """The keys in the issuer's file; `None` where they are fetched. Raises `IdentityMistakes`."""
     if issuer.keys is None:
         return KeySet([])
     file = issuer.keys.file
@@ -358,7 +363,8 @@ def _unusable(settings: IssuerSettings, issuer: Issuer) -> Iterator[Complaint]:
         yield Complaint(str(file), 1, 1, "", problem, remedy)
 
 
-def _entry(agent: AgentSettings) -> Entry:
+def registered(agent: AgentSettings) -> Entry:
+    """An agent as the registry takes it."""
     registered = Agent(
         id=agent.id,
         owner=agent.owner,

@@ -86,6 +86,7 @@ class KeySet:
         """`sequence` and `refresh_hint` (seconds) are a SPIFFE bundle's, `None` where it says nothing."""
         self.sequence = sequence
         self.refresh_hint = refresh_hint
+        self.thumbprints = frozenset(key.thumbprint for key in keys)
         self._all = tuple(keys)
         self._by_kid = {key.kid: key for key in keys if key.kid}
         self._identities = frozenset(key.identity for key in keys)

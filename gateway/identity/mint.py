@@ -1,9 +1,10 @@
-"""Mint a token for a registered agent, for development: what its issuer would say in production."""
+"""Mint a token for a registered agent or an operator, for development: what its issuer would say in production."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from gateway.core.ids import RUN_ID, new_id
@@ -43,33 +44,49 @@ def mint(
     agent = _agent(agents, agent_id)
     if not agent.issuer:
         raise IssueError(f"agent {agent_id} has API keys and no tokens: use one (`passgate keys api` makes them)")
-    issuer = next((one for one in identity.issuers if one.name == agent.issuer), None)
-    if issuer is None:
-        raise IssueError(f"agent {agent_id} is of issuer {agent.issuer}, which is not configured")
-    if not 1 <= ttl <= issuer.max_lifetime:
-        raise IssueError(
-            f"a token of issuer {issuer.name} may live for 1 s to {issuer.max_lifetime:g} s (max_lifetime)"
-        )
     ids = {"run": run, "inc": incarnation, "parent_run": parent_run}
     for name, value in ids.items():
         if value is not None and not RUN_ID.fullmatch(value):
             raise IssueError(f"{name} {value!r} is not 1 to 128 letters, digits and ._~:@+=-")
     subject = _subject(agent, subject)
-    start, key = int(now), _key(issuer, key_file)
-    claims: dict[str, object] = {
-        **agent.claims,
-        "iss": issuer.identifier,
-        "sub": subject,
-        "aud": identity.audience,
-        "iat": start,
-        "exp": start + int(ttl),
-        "jti": new_id("tok"),
-        **{name: value for name, value in ids.items() if value is not None},
-    }
+    named = {name: value for name, value in ids.items() if value is not None}
+    claims: dict[str, object] = {**agent.claims, "sub": subject, **named}
     if on_behalf_of is not None:  # RFC 8693 §4.1: the user is the subject, the agent acts
         claims |= {"sub": on_behalf_of, "act": {"sub": subject}}
+    return mint_for(identity, agent.issuer, subject, claims, ttl=ttl, now=now, key_file=key_file)
+
+
+def mint_for(
+    identity: IdentitySettings,
+    issuer_name: str,
+    subject: str,
+    claims: Mapping[str, object] = MappingProxyType({}),
+    *,
+    ttl: float,
+    now: float,
+    key_file: Path | None = None,
+) -> Minted:
+    """Sign a token of this issuer for whoever has the subject, such as an operator; else as `mint`."""
+    issuer = next((one for one in identity.issuers if one.name == issuer_name), None)
+    if issuer is None:
+        raise IssueError(f"issuer {issuer_name} is not configured")
+    if not 1 <= ttl <= issuer.max_lifetime:
+        raise IssueError(
+            f"a token of issuer {issuer.name} may live for 1 s to {issuer.max_lifetime:g} s (max_lifetime)"
+        )
+    start, key = int(now), _key(issuer, key_file)
+    times = {"iat": start, "exp": start + int(ttl)}
+    whole = {
+        "sub": subject,
+        **claims,
+        "iss": issuer.identifier,
+        "aud": identity.audience,
+        "jti": new_id("tok"),
+        **times,
+    }
     typ = AT_JWT if AT_JWT in issuer.typ else issuer.typ[0]
-    return Minted(key.sign({"typ": typ}, claims), subject, start + int(ttl))
+    token = key.sign({"typ": typ}, whole)
+    return Minted(token, subject, times["exp"])
 
 
 def _agent(agents: Sequence[AgentSettings], agent_id: str) -> AgentSettings:

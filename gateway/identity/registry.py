@@ -54,11 +54,7 @@ class Registry:
 
     def find(self, issuer: str, subject: str, claims: Mapping[str, object]) -> Agent:
         """The one agent that a verified token names; raises `Refusal` where there is none or more than one."""
-        matching: list[Agent] = []
-        for pattern in {subject, one_segment(subject), ""}:
-            shelf = self._found.get((issuer, pattern))
-            if shelf is not None:
-                matching += shelf.matching(claims)
+        matching = self.named(issuer, subject, claims)
         if not matching:
             raise Refusal(
                 "agent_unknown",
@@ -76,6 +72,15 @@ class Registry:
                 fields={"issuer": issuer, "subject": subject},
             )
         return matching[0]
+
+    def named(self, issuer: str, subject: str, claims: Mapping[str, object]) -> list[Agent]:
+        """Every agent that a verified token names."""
+        found: list[Agent] = []
+        for pattern in {subject, one_segment(subject), ""}:
+            shelf = self._found.get((issuer, pattern))
+            if shelf is not None:
+                found += shelf.matching(claims)
+        return found
 
 
 class _Shelf:

@@ -108,6 +108,71 @@ CREATE TABLE children (
 """
 # The agents that were delegated to in a run, by their subject: a token that is asked for again makes no second child.
 
+_ATTESTATIONS: Final = """
+CREATE TABLE attestations (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  attester TEXT NOT NULL,
+  id TEXT NOT NULL,
+  step TEXT NOT NULL,
+  outcome TEXT NOT NULL,
+  about TEXT NOT NULL,
+  iss TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  run TEXT NOT NULL,
+  received INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  UNIQUE (attester, id)
+) STRICT
+"""
+# `about` is the subject that is attested, in its one spelling; `iss` and `subject` say whose the run is. Where its
+# attester posted it nobody can tell: then `iss` is empty and `subject` is whom it is for. `record` is MessagePack.
+
+_USES: Final = """
+CREATE TABLE uses (
+  scope TEXT NOT NULL,
+  key TEXT NOT NULL,
+  holder TEXT NOT NULL,
+  time INTEGER NOT NULL,
+  PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID
+"""
+# What was used up, once for all: `holder` is the request, or the approval that it is kept for.
+
+_APPROVALS: Final = """
+CREATE TABLE approvals (
+  id TEXT PRIMARY KEY,
+  status TEXT NOT NULL,
+  created INTEGER NOT NULL,
+  expires INTEGER NOT NULL,
+  changed INTEGER NOT NULL,
+  iss TEXT NOT NULL,
+  subject TEXT NOT NULL,
+  on_behalf_of TEXT NOT NULL,
+  run TEXT NOT NULL,
+  operation TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  previous TEXT NOT NULL,
+  votes TEXT NOT NULL DEFAULT '[]',
+  request_id TEXT NOT NULL DEFAULT '',
+  told TEXT NOT NULL DEFAULT '',
+  ask BLOB NOT NULL,
+  args BLOB NOT NULL,
+  outcome BLOB
+) STRICT, WITHOUT ROWID
+"""
+# `ask` and `outcome` are MessagePack, `args` the canonical arguments; `votes` is a JSON array of who decided what, when
+# and why; `request_id` is the call that carries it out; `told` is the last event that the webhook has acknowledged.
+
+_CHECKPOINTS: Final = """
+CREATE TABLE checkpoints (
+  seq INTEGER PRIMARY KEY,
+  time INTEGER NOT NULL,
+  hash TEXT NOT NULL,
+  signed TEXT NOT NULL
+) STRICT
+"""
+# The decision log up to line `seq` ends in `hash`; `signed` says the same as a JWS of the gateway's audit key.
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -122,6 +187,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         _STOPS,
         "CREATE TABLE seen (agent TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT, WITHOUT ROWID",
         "INSERT INTO seen SELECT agent, max(time) FROM ledger GROUP BY agent",
+    ),
+    (
+        _ATTESTATIONS,
+        "CREATE INDEX attestations_by_run ON attestations (iss, subject, run)",
+        "CREATE INDEX attestations_by_step ON attestations (step, received) WHERE outcome <> 'passed'",
+        _USES,
+        "CREATE INDEX uses_by_holder ON uses (holder)",
+        _APPROVALS,
+        "CREATE INDEX approvals_by_call ON approvals (iss, subject, run, operation, digest, created)",
+        "CREATE INDEX approvals_by_status ON approvals (status, expires)",
+        _CHECKPOINTS,
     ),
 )
 VERSION: Final = len(MIGRATIONS)
