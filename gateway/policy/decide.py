@@ -1,97 +1,393 @@
-"""Deciding: a set of rules, the one hash of the files it was read from, and the sentence of a refusal."""
+"""Deciding: a set of rules, those of them that concern a call, and what they say together.
+
+1. A call is allowed where no deny rule denies, every require rule that matches holds, and what is asked for is
+   granted: the model or tool by an allow rule that names models or tools, and each hosted tool by one that names it.
+   Own addresses (kind `own`) need no allow rule.
+2. It is held where it is allowed and a require rule asks for an approval, or every rule does that grants something.
+3. Of the rules that grant the same thing one is charged: the one that asks for no approval, then the one that uses
+   up nothing, then the first by id. Obligations of all that grant and of all require rules are joined. What an
+   obligation redacts is redacted wherever its rule matches.
+4. A shadow rule changes nothing. `Decision.shadow` has those that would have changed something: deny rules that
+   deny, require rules that do not hold, allow rules that grant; `Decision.would` what that would have made of it.
+   With `policies.mode: shadow` what is not granted passes; enforced deny and require rules bind.
+5. The code of a denial is `attestation_required` where attestations alone would let the call go on, and
+   `hosted_tool_refused` where it would go on without its hosted tools; else `policy_denied`.
+6. The order of files and rules does not matter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
-from gateway.core.decision import Decision
+from msgspec.structs import replace
+
+from gateway.core.attestation import Attestation
+from gateway.core.decision import NO_OBLIGATIONS, ApprovalNeed, Decision, Obligations, Reason, RuleHit
+from gateway.policy.cel import Decimal, Duration, Timestamp
 from gateway.policy.index import Index
+from gateway.policy.observations import Observation
+from gateway.policy.requirements import REASONS
 from gateway.policy.rules import Facts, Rule
+from gateway.policy.sentences import default_denial, hosted_denial
+from gateway.policy.situation import Situation, View
+from gateway.policy.verdicts import Verdict, judge, unconditional
 from gateway.settings.complaints import Complaint
 
+_PIECE: Final = 500
+"""Rules that are freed at once."""
 _MEMO_ENTRIES: Final = 4096
 _MEMO_NAME: Final = 200  # characters: a name that an agent makes up shall not fill the memory
-_SHOWN_NAME: Final = 100  # characters of a name in a sentence
-_SHOWN_RULES: Final = 3
+_MOST_READ: Final = 32
+_LONGEST_READ: Final = 200  # characters
+_LARGEST_READ: Final = 2**63
+_MOST_REASONS: Final = 32
+_RANK: Final = {"deny": 0, "require": 1, "allow": 2}
+_EVER: Final = 3650 * 86400.0
+_LONGEST_HOLD: Final = 31 * 86400.0  # an approval waits 30 days at most, and ages count from when it was held
+_ITSELF: Final = ""  # what is asked for, beside hosted tools: the model or the tool
+_WRITTEN: Final = (Timestamp, Duration, Decimal)  # as their texts
+_NOTHING_READ: Final[Mapping[str, object]] = MappingProxyType({})
+
+
+class Needs(NamedTuple):
+    """What must be known before a call can be decided."""
+
+    attested: bool = False  # some rule asks for attestations
+    across: tuple[tuple[str, float], ...] = ()  # steps of which other runs count, each with how many seconds back
+    asks: bool = False  # some rule may ask for an approval
+
+
+class Terms(NamedTuple):
+    """What holds of all decisions of a set."""
+
+    hash: str
+    lenient: bool = False  # what nothing grants passes
+    per_target: bool = False
+    standing: Mapping[Rule, Verdict] = MappingProxyType({})  # what each rule says where its conditions are in favour
+
+
+class Matching:
+    """The rules that concern a call, deny rules first. `settled` is their decision where none has a condition."""
+
+    __slots__ = ("_facts", "_possible", "_provider", "_reads", "_redact", "_terms", "needs", "rules", "settled")
+
+    def __init__(self, rules: Sequence[Rule], facts: Facts, provider: str | None, terms: Terms) -> None:
+        self.rules = rules
+        self._facts = facts
+        self._provider = provider
+        self._terms = terms
+        self._possible: Decision | None = None
+        self._redact = _redacted(rules)
+        conditional = [rule for rule in rules if rule.conditional]
+        self._reads = dict.fromkeys([path for rule in conditional for path in rule.reads])
+        self.needs = _needs(rules) if conditional else _NO_NEEDS
+        self.settled = None if conditional else self.possible
+
+    @property
+    def possible(self) -> Decision:
+        """The decision if every condition were in the call's favour."""
+        if self._possible is None:
+            self._possible = self._decided([self._terms.standing[rule] for rule in self.rules], _NOTHING_READ)
+        return self._possible
+
+    def decide(self, situation: Situation) -> Decision:
+        """What the rules say of a call at this moment."""
+        if self.settled is not None:
+            return self.settled
+        view = View(situation, self._redact)
+        verdicts = [judge(rule, view) for rule in self.rules]
+        return self._decided(verdicts, _read(self._reads, view.facts))
+
+    def weigh(self, verdicts: Sequence[Verdict]) -> Decision:
+        """What the rules say together, were these what each of them says."""
+        return self._decided(verdicts, _NOTHING_READ)
+
+    def _decided(self, verdicts: Sequence[Verdict], read: Mapping[str, object]) -> Decision:
+        terms = self._terms
+        enforced = [verdict for verdict in verdicts if verdict.rule.enforced]
+        decision = self._together(enforced, read, lenient=terms.lenient)
+        if len(enforced) == len(verdicts) and not terms.lenient:
+            return decision
+        would = self._together(verdicts, read, lenient=False).effect
+        shadow = tuple(
+            verdict.rule.hit
+            for verdict in verdicts
+            if not verdict.rule.enforced and verdict.held == (verdict.rule.effect != "require")
+        )
+        return replace(decision, shadow=shadow, would=would if would != decision.effect else "")
+
+    def _together(self, verdicts: Sequence[Verdict], read: Mapping[str, object], *, lenient: bool) -> Decision:
+        denying: list[Verdict] = []
+        failing: list[Verdict] = []
+        charged: list[Verdict] = []  # what they use up is used up: rules that must hold, and those that pay for a grant
+        granting: list[Verdict] = []
+        for one in verdicts:
+            effect = one.rule.effect
+            if effect == "allow":
+                if one.held:
+                    granting.append(one)
+            elif one.held:
+                (denying if effect == "deny" else charged).append(one)
+            elif effect == "require":
+                failing.append(one)
+        obliging = [*charged, *granting]
+        lacking = _charge(granting, _wanted(self._facts), charged)
+        if lenient:
+            lacking.clear()
+        if denying or failing or lacking:
+            return self._denied(verdicts, denying, failing, lacking, read)
+        obligations = self._obligations(obliging)
+        if obligations.only is not None and not obligations.only:
+            return self._nowhere(verdicts, obligations, read)
+        asking = list(dict.fromkeys([one.rule for one in charged if one.asks]))
+        return Decision(
+            "hold" if asking else "allow",
+            self._terms.hash,
+            _hits(verdicts),
+            obligations=obligations,
+            uses=tuple(dict.fromkeys([use for one in charged for use in one.uses])),
+            rests_on=_unrepeated([attestation for one in charged for attestation in one.rests_on]),
+            approval=_approval(asking) if asking else None,
+            read=read,
+        )
+
+    def _denied(
+        self,
+        verdicts: Sequence[Verdict],
+        denying: Sequence[Verdict],
+        failing: Sequence[Verdict],
+        lacking: Sequence[str],
+        read: Mapping[str, object],
+    ) -> Decision:
+        """Why a call is refused: what denies it, else what does not hold, else that nothing grants it."""
+        short = [
+            one
+            for one in verdicts
+            if not one.held and one.rule.effect == "allow" and any(_grants(one.rule, want) for want in lacking)
+        ]
+        decisive = denying or [*failing, *short]
+        message = " ".join(dict.fromkeys(one.rule.message for one in decisive if one.rule.message))
+        code = "policy_denied"
+        attestable = all(
+            any(one.lacks_only_attestations and _grants(one.rule, want) for one in short) for want in lacking
+        )
+        if not denying and attestable and all(one.lacks_only_attestations for one in failing):
+            code = "attestation_required"
+        elif not denying and not failing and _ITSELF not in lacking:
+            code = "hosted_tool_refused"
+            message = hosted_denial(self._facts, lacking)
+        elif not decisive:
+            told = self._facts.kind == "llm" and self._terms.per_target
+            message = default_denial(self._facts, self._provider if told else None)
+        return Decision(
+            "deny",
+            self._terms.hash,
+            _hits(verdicts),
+            message,
+            code,
+            tuple(reason for one in decisive for reason in one.reasons)[:_MOST_REASONS],
+            self._hidden,
+            read=read,
+        )
+
+    def _nowhere(self, verdicts: Sequence[Verdict], obligations: Obligations, read: Mapping[str, object]) -> Decision:
+        """No provider is left that all rules name."""
+        reasons = tuple(
+            Reason(one.rule.hit.name, "obligations.route.only", "no_provider", REASONS["no_provider"])
+            for one in verdicts
+            if one.held and one.rule.obligations.only is not None
+        )
+        hits = _hits(verdicts)
+        return Decision("deny", self._terms.hash, hits, reasons=reasons, obligations=obligations, read=read)
+
+    @property
+    def _hidden(self) -> Obligations:
+        return Obligations(redact=self._redact) if self._redact else NO_OBLIGATIONS
+
+    def _obligations(self, obliging: Iterable[Verdict]) -> Obligations:
+        """Those of the rules that let the call go on, joined; caps and routes are of LLM calls."""
+        joined = NO_OBLIGATIONS
+        for one in obliging:
+            if one.rule.obligations is not NO_OBLIGATIONS:
+                joined = joined.joined(one.rule.obligations)
+        if joined is NO_OBLIGATIONS and not self._redact:
+            return joined
+        if self._facts.kind != "llm":
+            return Obligations(cache=joined.cache, redact=self._redact)
+        return replace(joined, redact=self._redact)
 
 
 class PolicySet:
     """The rules of all policy files, ready to decide.
 
-    A call is allowed when no deny rule matches it and at least one allow rule does; own addresses
-    (kind `own`) need no allow rule. The order of files and rules does not matter. `hash` is the
-    SHA-256 of the files' contents (hex). `names_providers` is true when a rule asks which provider
-    serves a call: then the call is decided for each target, else once. `warnings` tell of rules that
-    stand but probably mean something else.
+    `hash` is the SHA-256 of the files' contents (hex), `mode` that of the configuration. `per_target` is true when a
+    rule asks which provider serves a call, or where its data goes: then a call is decided for each target, else once.
+    `warnings` tell of rules that stand but probably mean something else, `errors` of those that certainly do:
+    `passgate check` and `policy lint` take them for mistakes, a gateway that starts for warnings. `revision` is that
+    of the bundle that they are signed in, 0 without one; of `image` another process makes the same set.
     """
 
-    def __init__(self, rules: Iterable[Rule], policy_hash: str, warnings: tuple[Complaint, ...] = ()) -> None:
-        """Take compiled rules; deny rules come first in what is decided, then by policy and id."""
-        ordered = sorted(rules, key=lambda rule: (not rule.denies, rule.hit.policy, rule.hit.rule))
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        policy_hash: str,
+        *,
+        mode: str = "enforce",
+        observations: Iterable[Observation] = (),
+        warnings: tuple[Complaint, ...] = (),
+        errors: tuple[Complaint, ...] = (),
+        revision: int = 0,
+        image: bytes = b"",
+    ) -> None:
+        """Take compiled rules, in any order."""
+        ordered = sorted(rules, key=lambda rule: (_RANK[rule.effect], rule.hit.policy, rule.hit.rule))
         self.hash = policy_hash
+        self.mode = mode
         self.warnings = warnings
+        self.errors = errors
+        self.revision = revision
+        self.image = image
         self.size = len(ordered)
-        self.names_providers = any(rule.providers is not None for rule in ordered)
+        self.per_target = any(_by_target(rule) for rule in ordered)
+        self.rules = tuple(ordered)
+        standing = {rule: unconditional(rule) for rule in ordered}
+        self._terms = Terms(policy_hash, mode == "shadow", self.per_target, standing)
         self._index = Index(ordered)
-        self._memo: dict[tuple[Facts, str | None], Decision] = {}
+        self._memo: dict[tuple[Facts, str | None], Matching] = {}
+        self._observations: dict[str, tuple[Observation, ...]] = {}
+        for observation in observations:
+            self._observations[observation.tool] = (*self.observations(observation.tool), observation)
 
-    def decide(self, facts: Facts, provider: str | None = None) -> Decision:
-        """What the rules say of a call; the same facts always get the same decision.
+    def find(self, facts: Facts, provider: str | None = None) -> Matching:
+        """The rules that concern a call; the same facts always get the same.
 
-        `provider` is the one that would serve the call. Without it a rule that names providers
-        grants nothing, and denies.
+        `provider` is the one that would serve the call. Without it a rule that names providers grants nothing; it
+        denies, and it must hold.
         """
         key = (facts, provider)
         known = self._memo.get(key)
         if known is not None:
             return known
-        decision = self._decide(facts, provider)
-        if len(facts.model) <= _MEMO_NAME and len(facts.tool) <= _MEMO_NAME:
+        rules = [rule for rule in self._index.candidates(facts) if rule.matches(facts, provider)]
+        matching = Matching(rules, facts, provider, self._terms)
+        if len(facts.model) + len(facts.tool) + len("".join(facts.hosted_tools)) <= _MEMO_NAME:
             if len(self._memo) >= _MEMO_ENTRIES:
                 self._memo.clear()  # cheaper than keeping an order, and as good while agents repeat themselves
-            self._memo[key] = decision
-        return decision
+            self._memo[key] = matching
+        return matching
 
-    def _decide(self, facts: Facts, provider: str | None) -> Decision:
-        matching = [rule for rule in self._index.candidates(facts) if rule.matches(facts, provider)]
-        hits = tuple(rule.hit for rule in matching)
-        if matching and matching[0].denies:
-            messages = dict.fromkeys(rule.message for rule in matching if rule.denies and rule.message)
-            return Decision("deny", self.hash, hits, " ".join(messages))
-        if matching or facts.kind == "own":
-            return Decision("allow", self.hash, hits)
-        told = facts.kind == "llm" and provider is not None and self.names_providers
-        at = f" at provider {_shown(provider or '')}" if told else ""
-        return Decision("deny", self.hash, (), f"no rule allows agent {_shown(facts.agent)} to {_deed(facts)}{at}")
+    def decide(self, facts: Facts, provider: str | None = None) -> Decision:
+        """What the rules say at best, before a call is made: each condition is taken to be in its favour."""
+        return self.find(facts, provider).possible
 
+    def let_go(self) -> Iterator[None]:
+        """Free the set piece by piece, once nothing is decided by it: all at once it would hold up what goes on."""
+        rules = list(self.rules)
+        self.__dict__.clear()
+        while rules:
+            del rules[-_PIECE:]
+            yield
 
-def explain_refusal(decision: Decision, facts: Facts) -> str:
-    """The public sentence of a denied call: which rule denied it and why, or which rule it lacks."""
-    denying = [f"{hit.policy}/{hit.rule}" for hit in decision.hits if hit.effect == "deny"]
-    if not denying:
-        lacks = f"models: [{_shown(facts.model)}]" if facts.kind == "llm" else f"tools: [{_shown(facts.tool)}]"
-        return (
-            f"{decision.message}; the security team can allow it in the policy files, "
-            f"by an allow rule that matches agents: [{_shown(facts.agent)}] and {lacks}"
-        )
-    names = " and ".join(denying[:_SHOWN_RULES])
-    if len(denying) > _SHOWN_RULES:
-        names += f" and {len(denying) - _SHOWN_RULES} more"
-    verb, noun = ("denies", "rule") if len(denying) == 1 else ("deny", "rules")
-    reason = decision.message or "the security team can change it in the policy files"
-    return f"{noun} {names} {verb} agent {_shown(facts.agent)} to {_deed(facts)}: {reason}"
+    def observations(self, tool: str) -> tuple[Observation, ...]:
+        """What may be attested from the answers of a tool, `server.operation`."""
+        return self._observations.get(tool, ())
 
 
-def _deed(facts: Facts) -> str:
-    if facts.kind == "llm":
-        return f"use model {_shown(facts.model)}"
+_NO_NEEDS: Final = Needs()
+_NONE: Final = frozenset[str]()
+
+
+def _needs(rules: Iterable[Rule]) -> Needs:
+    """What a call must be asked about; what shadow rules ask a person is only counted."""
+    attested = asks = False
+    across: dict[str, float] = {}
+    for rule in rules:
+        asks |= rule.approval is not None and rule.enforced
+        attested |= bool(rule.requires) or any(path[0] == "attestations" for path in rule.reads)
+        for leaf in rule.attested:
+            if leaf.across:
+                across[leaf.step] = max(across.get(leaf.step, 0.0), leaf.max_age or _EVER)
+    held = _LONGEST_HOLD if asks else 0.0
+    return Needs(attested, tuple((step, min(age + held, _EVER)) for step, age in across.items()), asks)
+
+
+def _by_target(rule: Rule) -> bool:
+    return rule.providers is not None or any(path in {("call",), ("call", "region")} for path in rule.reads)
+
+
+def _redacted(rules: Iterable[Rule]) -> frozenset[str]:
+    found = [rule.obligations.redact for rule in rules if rule.obligations is not NO_OBLIGATIONS]
+    return frozenset().union(*found) if found else _NONE
+
+
+def _wanted(facts: Facts) -> Sequence[str]:
+    """What must be granted."""
     if facts.kind == "own":
-        return "read what the gateway keeps of its calls"
-    return f"call tool {_shown(facts.tool)}"
+        return ()
+    return (_ITSELF, *facts.hosted_tools) if facts.hosted_tools else (_ITSELF,)
 
 
-def _shown(name: str) -> str:
-    """A name as a sentence may carry it: an agent may have made it up, so it is cut and made printable."""
-    cut = name if len(name) <= _SHOWN_NAME else name[:_SHOWN_NAME] + "…"
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
+def _grants(rule: Rule, want: str) -> bool:
+    if want == _ITSELF:
+        return rule.grants
+    return rule.effect == "allow" and rule.hosted is not None and rule.hosted.match(want)
+
+
+def _charge(granting: Sequence[Verdict], wanted: Iterable[str], charged: list[Verdict]) -> list[str]:
+    """Put the rule that pays for each thing wanted among those charged; gives what nothing grants."""
+    lacking = []
+    for want in wanted:
+        found = [one for one in granting if (one.rule.grants if want == _ITSELF else _grants(one.rule, want))]
+        if not found:
+            lacking.append(want)
+        else:
+            charged.append(found[0] if len(found) == 1 else min(found, key=_preferred))
+    return lacking
+
+
+def _preferred(verdict: Verdict) -> tuple[bool, bool, str]:
+    return verdict.asks, bool(verdict.uses), verdict.rule.hit.rule
+
+
+def _hits(verdicts: Iterable[Verdict]) -> tuple[RuleHit, ...]:
+    """The rules that took part: those that deny, those that must hold, those that grant."""
+    return tuple([one.rule.hit for one in verdicts if one.held or one.rule.effect == "require"])
+
+
+def _unrepeated(attestations: Sequence[Attestation]) -> tuple[Attestation, ...]:
+    return tuple({(one.by, one.id): one for one in attestations}.values()) if attestations else ()
+
+
+def _approval(asking: Sequence[Rule]) -> ApprovalNeed:
+    """Whom to ask: one of each rule's approvers, until the first of them expires."""
+    approvals = [rule.approval for rule in asking if rule.approval is not None]
+    return ApprovalNeed(
+        tuple(dict.fromkeys(tuple(sorted(one.approvers)) for one in approvals)),
+        min(one.expires for one in approvals),
+        tuple(rule.hit.name for rule in asking),
+    )
+
+
+def _read(paths: Iterable[tuple[str, ...]], facts: Mapping[str, object]) -> Mapping[str, object]:
+    """The scalar facts that conditions and bindings ask for, by path, `None` for one that is missing; no long ones."""
+    found: dict[str, object] = {}
+    for path in paths:
+        value = facts[path[0]]
+        for step in path[1:]:
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, _WRITTEN):
+            value = str(value)
+        if _is_short(value) and len(found) < _MOST_READ:
+            found[".".join(path)] = value
+    return found
+
+
+def _is_short(value: object) -> bool:
+    """Whether it is a scalar that a record may hold; `None` says that there is none."""
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_READ
+    if isinstance(value, int):
+        return -_LARGEST_READ <= value <= _LARGEST_READ
+    return value is None or isinstance(value, float)

@@ -1,7 +1,7 @@
 """Finding the rules that can concern a call, so that ten thousand rules cost no more than the handful that apply.
 
 Each rule is filed under who it speaks of (its agents, else its teams, else everybody) and what it
-speaks of (its models or tools, else everything). A call is looked up under the names it carries and
+speaks of (its models, tools or hosted tools, else everything). A call is looked up under the names it carries and
 under those of their beginnings that some rule uses. What is found is a superset: the rule itself
 has the last word.
 """
@@ -29,7 +29,7 @@ class Index:
         lengths: dict[str, set[int]] = defaultdict(set)
         for rank, rule in enumerate(rules):
             who = _keys(rule, "agent") or _keys(rule, "team") or [_ALL]
-            what = _keys(rule, "model") or _keys(rule, "tool") or [_ALL]
+            what = _keys(rule, "model") or _keys(rule, "tool") or _keys(rule, "hosted_tools") or [_ALL]
             if len(who) * len(what) > _MOST_PLACES:
                 who, what = (who, [_ALL]) if len(who) > len(what) else ([_ALL], what)
             for a, b in product(who, what):
@@ -46,6 +46,8 @@ class Index:
             what += self._names("model", facts.model)
         elif facts.tool:
             what += self._names("tool", facts.tool)
+        for hosted in facts.hosted_tools:
+            what += self._names("hosted_tools", hosted)
         found: set[tuple[int, Rule]] = set()
         for a in (_ALL, *self._names("agent", facts.agent), *self._names("team", facts.team)):
             places = self._places.get(a)

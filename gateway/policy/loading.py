@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gateway.core.decision import RuleHit
-from gateway.core.principal import ASSURANCE
 from gateway.core.sources import Sources
+from gateway.policy.bundle import Unseal, admit, unverified
+from gateway.policy.compiling import Compiler
 from gateway.policy.decide import PolicySet
-from gateway.policy.files import MatchEntry, PolicyFile, RuleEntry
-from gateway.policy.rules import Entries, Facts, Rule
+from gateway.policy.files import PolicyFile
+from gateway.policy.image import image_of
+from gateway.policy.lint import Known, Linted, PlacedPolicy, lint
 from gateway.policy.settings import PoliciesSettings
-from gateway.settings.binder import Binder, path_text
+from gateway.settings.binder import Binder, Steps
 from gateway.settings.complaints import Complaints, Place
-from gateway.settings.yaml import MappingNode, Node, ScalarNode, documents
+from gateway.settings.yaml import Node, ScalarNode, documents
+
+__all__ = ["Known", "is_policy", "load", "policy_files"]
 
 _SUFFIXES: Final = (".yaml", ".yml")
 _NOT_POLICIES: Final = ("_test.yaml", ".lock.yaml")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The names that the configuration has, for warnings about names that nothing has; `None` is not checked.
-
-    Models may end in `*`, as routes do.
-    """
-
-    agents: frozenset[str] | None = None
-    teams: frozenset[str] | None = None
-    issuers: frozenset[str] | None = None
-    models: frozenset[str] | None = None
-    tools: frozenset[str] | None = None
-    providers: frozenset[str] | None = None
 
 
 class _At(NamedTuple):
@@ -47,18 +33,21 @@ class _At(NamedTuple):
     column: int = 1
 
 
-def load(settings: PoliciesSettings, sources: Sources, known: Known, complaints: Complaints) -> PolicySet:
-    """Read all policy files below `settings.dir`.
+def load(
+    settings: PoliciesSettings, sources: Sources, known: Known, complaints: Complaints, unseal: Unseal = unverified
+) -> PolicySet:
+    """Read all policy files below `settings.dir`; `unseal` opens their bundle, where `settings` ask for one.
 
     Loaded are `*.yaml` and `*.yml`, but not what starts with a dot, `*_test.yaml` and `*.lock.yaml`.
-    Mistakes go to `complaints`: whoever finds some there must not use the set. `PolicySet.warnings`
-    are about rules that stand but probably mean something else.
+    Mistakes go to `complaints`: whoever finds some there must not use the set. `PolicySet.warnings` and
+    `PolicySet.errors` are what `lint` says of rules that can be used.
     """
-    rules: list[Rule] = []
+    reading = _Reading(settings.mode, complaints)
     digests: list[bytes] = []
-    names = _Names()
-    warnings = Complaints()
-    for path in _files(settings.dir, sources, complaints):
+    paths, revision = list(_listed(settings.dir, sources, complaints)), 0
+    if settings.bundle is not None:
+        revision = admit(settings.bundle, settings.dir, paths, sources, unseal, complaints)
+    for path in paths:
         try:
             data = sources.read(path)
         except OSError as error:
@@ -66,126 +55,84 @@ def load(settings: PoliciesSettings, sources: Sources, known: Known, complaints:
             continue
         digests.append(hashlib.sha256(data).digest())
         for node in documents(data, str(path), complaints):
-            binder = Binder(complaints)
-            policy = _policy(node, binder, names)
-            if policy is not None:
-                rules += (compiled(policy.policy, rule) for rule in policy.rules)
-                _lint(policy, binder, known, warnings)
-    if all(rule.denies for rule in rules):
-        warnings.add(_At(str(settings.dir)), "", "no rule allows anything, so every call is refused", "add rules")
-    digest = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-    return PolicySet(rules, digest, tuple(warnings.found))
+            reading.take(node)
+    linted = Linted()
+    if not complaints.total:
+        linted = lint(reading.policies, known)
+    if settings.mode == "shadow":
+        problem, remedy = "what no rule allows passes", "set it to enforce once shadow rules count what you expect"
+        linted.warnings.add(_At(str(settings.dir)), "policies.mode", f"is shadow: {problem}", remedy)
+    if not any(rule.effect == "allow" and rule.enforced for one in reading.policies for rule in one.rules):
+        said = "so every call is refused" if settings.mode == "enforce" else "so nothing but the mode lets calls pass"
+        linted.warnings.add(_At(str(settings.dir)), "", f"no rule allows anything, {said}", "add rules")
+    policy_hash = hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    return PolicySet(
+        (rule for one in reading.policies for rule in one.rules),
+        policy_hash,
+        mode=settings.mode,
+        observations=(seen for one in reading.policies for seen in one.observations),
+        warnings=tuple(linted.warnings.found),
+        errors=tuple(linted.errors.found),
+        revision=revision,
+        image=b"" if complaints.total else reading.image(policy_hash, revision),
+    )
 
 
-def _files(folder: Path, sources: Sources, complaints: Complaints) -> Iterator[Path]:
-    """The policy files of a folder."""
+def policy_files(folder: Path, sources: Sources) -> Iterator[Path]:
+    """The policy files below a folder; raises `OSError` where there is none."""
+    yield from sources.listdir(folder, is_policy)
+
+
+def is_policy(name: str) -> bool:
+    """Whether a file of this name holds policies."""
+    return name.endswith(_SUFFIXES) and not name.endswith(_NOT_POLICIES)
+
+
+def _listed(folder: Path, sources: Sources, complaints: Complaints) -> Iterator[Path]:
     try:
-        yield from sources.listdir(folder, _is_policy)
+        yield from policy_files(folder, sources)
     except OSError as error:
         complaints.add(_At(str(folder)), "policies.dir", str(error), "make the folder, or name another")
 
 
-def _is_policy(name: str) -> bool:
-    return name.endswith(_SUFFIXES) and not name.endswith(_NOT_POLICIES)
+class _Reading:
+    """The policies that were read; each and each of their rules has a name of its own."""
 
+    def __init__(self, mode: str, complaints: Complaints) -> None:
+        self.policies: list[PlacedPolicy] = []
+        self._mode = mode
+        self._complaints = complaints
+        self._compiler = Compiler()
+        self._names: dict[tuple[str, str], Place] = {}
 
-class _Names:
-    """The names that stand already, with where: each policy and each rule has one of its own."""
+    def take(self, node: Node) -> None:
+        """Read one document; an empty one, as a file of comments has, says nothing."""
+        if isinstance(node, ScalarNode) and node.kind == "null":
+            return
+        binder = Binder(self._complaints)
+        policy = binder.bind(node, PolicyFile)
+        self._name(binder, ("policy",), "policy", policy.policy)
+        for number, entry in enumerate(policy.rules):
+            self._name(binder, ("rules", number, "id"), "rule", entry.id)
+        compiler, mode = self._compiler, policy.mode or self._mode
+        rules = tuple(
+            compiler.rule(policy.policy, entry, mode, binder.complain, ("rules", number))
+            for number, entry in enumerate(policy.rules)
+        )
+        observations = tuple(
+            compiler.observation(entry, binder.complain, ("observe", number))
+            for number, entry in enumerate(policy.observe)
+        )
+        self.policies.append(PlacedPolicy(policy, rules, observations, binder))
 
-    def __init__(self) -> None:
-        self._places: dict[tuple[str, str], Place] = {}
+    def image(self, policy_hash: str, revision: int) -> bytes:
+        """See `image_of`."""
+        return image_of((one.entry for one in self.policies), self._compiler, policy_hash, self._mode, revision)
 
-    def add(self, binder: Binder, path: tuple[str | int, ...], kind: str, name: str) -> None:
+    def _name(self, binder: Binder, path: Steps, kind: str, name: str) -> None:
         """Note a name, or complain."""
         place = binder.place(path)
-        first = self._places.setdefault((kind, name), place)
+        first = self._names.setdefault((kind, name), place)
         if first is not place and name:
             problem = f"a {kind} called {name} stands already in {first.file}:{first.line}"
             binder.complain(path, problem, "give one of them another name")
-
-
-def _policy(node: Node, binder: Binder, names: _Names) -> PolicyFile | None:
-    """One document; nothing for an empty one, as a file of comments has."""
-    if isinstance(node, ScalarNode) and node.kind == "null":
-        return None
-    policy = binder.bind(node, PolicyFile)
-    _refuse_later_keys(node, PolicyFile, binder)
-    names.add(binder, ("policy",), "policy", policy.policy)
-    for number, rule in enumerate(policy.rules):
-        place = binder.place(("rules", number))
-        _refuse_later_keys(place, RuleEntry, binder)
-        _refuse_later_keys(binder.place(("rules", number, "match")), MatchEntry, binder)
-        names.add(binder, ("rules", number, "id"), "rule", rule.id)
-    return policy
-
-
-def _refuse_later_keys(node: object, cls: type[PolicyFile | RuleEntry | MatchEntry], binder: Binder) -> None:
-    """Refuse what is not built also where it is null or false: `when: false` would mean *never*."""
-    for key, sentence in cls.NOT_BUILT.items():
-        if isinstance(node, MappingNode) and key in node.entries:
-            place, value = node.entries[key]
-            if isinstance(value, ScalarNode) and value.kind in ("null", "bool") and value.text != "true":
-                binder.complaints.add(place, key, sentence, "remove the key")
-
-
-def compiled(policy: str, rule: RuleEntry) -> Rule:
-    """A rule of a file, ready to match."""
-    match = rule.match
-    clauses = {
-        "kind": Entries(match.kinds_matched()),
-        "assurance": Entries(frozenset(ASSURANCE[ASSURANCE.index(match.min_assurance) :])),
-    }
-    for fact, texts in (
-        ("agent", match.agents),
-        ("team", match.teams),
-        ("category", match.categories),
-        ("issuer", match.issuers),
-        ("model", match.models),
-        ("tool", match.tools),
-        ("dialect", match.dialects),
-    ):
-        entries = Entries.of(texts) if texts else None
-        if entries is not None:
-            clauses[fact] = entries
-    return Rule(
-        RuleHit(policy, rule.id, rule.effect, rule.mode),
-        rule.message,
-        tuple((Facts._fields.index(fact), entries) for fact, entries in clauses.items()),
-        Entries.of(match.providers) if match.providers else None,
-    )
-
-
-def _lint(policy: PolicyFile, binder: Binder, known: Known, warnings: Complaints) -> None:
-    """Warn of names that nothing has, and of deny rules that surprise."""
-
-    def warn(path: tuple[str | int, ...], problem: str, remedy: str) -> None:
-        warnings.add(binder.place(path), path_text(path), problem, remedy)
-
-    for number, rule in enumerate(policy.rules):
-        match, path = rule.match, ("rules", number, "match")
-        for key in ("agents", "teams", "issuers", "models", "tools", "providers"):
-            names: frozenset[str] | None = getattr(known, key)
-            for position, entry in enumerate(getattr(match, key)):
-                if names is not None and entry not in names and entry != "any" and not _meets(entry, names):
-                    near = difflib.get_close_matches(entry, sorted(names), 1)
-                    remedy = f"did you mean {near[0]}?" if near else f"the configuration has {_some(names)}"
-                    warn((*path, key, position), f"nothing in the configuration's {key} is called {entry}", remedy)
-        if rule.effect == "deny" and match.min_assurance != ASSURANCE[0]:
-            problem = "this denies those who prove their identity best"
-            warn((*path, "min_assurance"), problem, "ask for it in the allow rules instead")
-        if rule.effect == "deny" and match == MatchEntry():
-            warn(path, "this denies every call", "name what it denies, unless that is meant")
-
-
-def _meets(entry: str, names: frozenset[str]) -> bool:
-    """Whether some value fits the entry and one of the names, where one of both ends in `*`."""
-    start = entry[:-1] if entry.endswith("*") else None
-    return any(
-        (start is not None and name.startswith(start)) or (name.endswith("*") and entry.startswith(name[:-1]))
-        for name in names
-    )
-
-
-def _some(names: frozenset[str]) -> str:
-    shown = sorted(names)[:5]
-    return ", ".join(shown) + (", …" if len(names) > len(shown) else "") if shown else "none"

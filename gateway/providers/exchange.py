@@ -67,6 +67,7 @@ class Provider:
     on_disconnect: str  # abort | drain
     credentials: Mapping[str, Injected]  # by dialect; empty where the provider wants none
     answers: Mapping[str, frozenset[str]]  # by dialect
+    region: str = ""  # where it processes data, as the config says
 
     def path(self, dialect: str, operation: str, query: str = "") -> str:
         """The path below `base_url`, with the agent's query; `KeyError` for what the dialect does not have."""

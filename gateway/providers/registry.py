@@ -66,4 +66,5 @@ def _compile(name: str, settings: ProviderSettings, timeouts: TimeoutSettings, d
         on_disconnect=settings.on_disconnect,
         credentials={dialect: credential_of(dialect, key) for dialect in settings.dialects} if key else {},
         answers={dialect: answers_of(dialect, expose_limits=settings.expose_limits) for dialect in settings.dialects},
+        region=settings.region,
     )

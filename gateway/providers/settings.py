@@ -48,3 +48,5 @@ class ProviderSettings:
     """Whether agents see its rate-limit headers (they describe the shared key)."""
     allow_internal: bool = False
     """Whether it may have a private or loopback address."""
+    region: Text = ""
+    """Where it processes data, in words of your own such as `eu`; conditions read it as `call.region`."""

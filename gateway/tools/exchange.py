@@ -63,6 +63,8 @@ def tool_read(match: Match, head: Head, body: bytes, limits: JsonLimits, *, chec
         tool=operation.tool,
         repeat=operation.repeat,
         content_type=content_type,
+        raw=operation.raw,
+        region=operation.region,
     )
 
 

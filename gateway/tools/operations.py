@@ -47,6 +47,7 @@ class Operation:
     cost: int  # nano-USD per call
     media_type: str
     raw: bool  # the body is passed unparsed and has no arguments
+    region: str  # where its tool keeps data
     max_answer: int  # bytes
     timeouts: TimeoutSettings
     headers: tuple[str, ...]  # the allow-list, lower case
@@ -113,6 +114,7 @@ class Tools:
                     upstream=upstream,
                     timeouts=deadlines.overridden(operation.timeouts),
                     credential=credential,
+                    region=tool.region,
                 )
                 for key, operation in tool.operations.items()
             ]
@@ -203,6 +205,7 @@ def _compile(
     upstream: Upstream,
     timeouts: TimeoutSettings,
     credential: Injected | None,
+    region: str,
 ) -> Operation:
     template = compile_template(operation.path)
     headers = [name.lower() for name in operation.forward_headers]
@@ -222,6 +225,7 @@ def _compile(
         cost=operation.cost or 0,
         media_type=operation.media_type,
         raw=operation.body == "raw",
+        region=region,
         max_answer=operation.max_answer,
         timeouts=timeouts,
         headers=(*_ALWAYS, *(name for name in dict.fromkeys(headers) if name not in _OWN_RULE)),

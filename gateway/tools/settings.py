@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 from gateway.outbound.settings import TimeoutOverrides
-from gateway.settings.types import NON_EMPTY, HeaderName, Later, NanoUsd, Pattern, Secret, Url, size
+from gateway.settings.types import NON_EMPTY, HeaderName, Later, NanoUsd, Pattern, Secret, Text, Url, size
 from gateway.tools.template import VARIABLE
 
 PATH_SEGMENT: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+|\{[A-Za-z_][A-Za-z0-9_]{0,63}\})"
@@ -103,6 +103,8 @@ class ToolSettings:
     """What it can do; each is the tool `NAME.OPERATION` in policies."""
     allow_internal: bool = False
     """Whether it may have a private or loopback address."""
+    region: Text = ""
+    """Where it keeps its data, in words of your own such as `eu`; conditions read it as `call.region`."""
     timeouts: TimeoutOverrides = field(default_factory=TimeoutOverrides)
     """Its own deadlines."""
 

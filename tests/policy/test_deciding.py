@@ -11,9 +11,10 @@ from gateway.core.call import Call
 from gateway.core.principal import Agent, Principal
 from gateway.core.sources import DiskSources
 from gateway.policy import Facts, Known, PolicySet, explain_refusal, load
+from gateway.policy.compiling import Compiler
 from gateway.policy.files import MatchEntry, RuleEntry
-from gateway.policy.loading import compiled
 from gateway.policy.settings import PoliciesSettings
+from gateway.settings.binder import Binder
 from gateway.settings.complaints import Complaints
 
 EXAMPLES = Path(__file__).parents[2] / "policies"
@@ -136,7 +137,12 @@ def test_a_look_alike_is_another_tool(tmp_path: Path, tool: str) -> None:
     loaded = policies(tmp_path, p=rule("{tools: [payments.charge]}"))
     assert loaded.decide(facts()).allowed
     assert not loaded.decide(facts(tool=tool)).allowed
-    alone = compiled("p", RuleEntry(id="r", effect="allow", match=MatchEntry(tools=("payments.charge",))))
+    alone = Compiler().rule(
+        "p",
+        RuleEntry(id="r", effect="allow", match=MatchEntry(tools=("payments.charge",))),
+        "enforce",
+        Binder(Complaints()).complain,
+    )
     assert alone.matches(facts(), None)
     assert not alone.matches(facts(tool=tool), None), "the rule itself knows, also where the index does not narrow"
 
@@ -197,7 +203,7 @@ def test_rules_on_providers_are_decided_for_each_target(tmp_path: Path) -> None:
         + "\n"
         + rule("{tools: [any]}", rule_id="t"),
     )
-    assert loaded.names_providers
+    assert loaded.per_target
     assert loaded.decide(facts(kind="llm"), "openai").allowed
     assert not loaded.decide(facts(kind="llm"), "cheap").allowed
     assert not loaded.decide(facts(kind="llm")).allowed
@@ -209,7 +215,7 @@ def test_rules_on_providers_are_decided_for_each_target(tmp_path: Path) -> None:
 
 def test_a_set_without_providers_says_so(tmp_path: Path) -> None:
     """The pipeline then decides once per call."""
-    assert not policies(tmp_path, p=rule("{models: [any], providers: [any]}")).names_providers
+    assert not policies(tmp_path, p=rule("{models: [any], providers: [any]}")).per_target
 
 
 def test_the_same_facts_get_the_same_decision_and_no_others(tmp_path: Path) -> None:

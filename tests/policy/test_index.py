@@ -7,17 +7,25 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.policy.compiling import Compiler
 from gateway.policy.decide import PolicySet
 from gateway.policy.files import MatchEntry, RuleEntry
 from gateway.policy.index import Index
-from gateway.policy.loading import compiled
-from gateway.policy.rules import Facts
+from gateway.policy.rules import Facts, Rule
+from gateway.settings.binder import Binder
+from gateway.settings.complaints import Complaints
 
 AGENTS = ("a", "ab", "abc", "b")
 TEAMS = ("", "t", "tu", "u")
 MODELS = ("m", "m-1", "m-12", "n", "m*")
+HOSTED = ("web_search", "web", "mcp/a.example")
 TOOLS = ("s.o", "s.op", "s.p.q", "t.o")
 ASSURANCE = ("key", "bearer", "bound", "mtls")
+
+
+def compiled(policy: str, rule: RuleEntry) -> Rule:
+    """A rule that is enforced."""
+    return Compiler().rule(policy, rule, "enforce", Binder(Complaints()).complain)
 
 
 def entries(*names: str) -> st.SearchStrategy[tuple[str, ...]]:
@@ -44,11 +52,13 @@ MATCHES: st.SearchStrategy[MatchEntry] = st.builds(
     kinds=choices("llm", "tool", "mcp", "own"),
     models=entries(*MODELS),
     tools=entries(*TOOLS),
+    hosted_tools=entries(*HOSTED),
     dialects=choices("openai", "http"),
     providers=st.just(()) | entries("p", "pq"),
 )
 RULES = st.lists(
-    st.builds(RuleEntry, id=st.just("r"), effect=st.sampled_from(["allow", "deny"]), match=MATCHES), max_size=12
+    st.builds(RuleEntry, id=st.just("r"), effect=st.sampled_from(["allow", "deny", "require"]), match=MATCHES),
+    max_size=12,
 )
 CALLS = st.one_of(
     st.tuples(st.just("llm"), st.sampled_from(MODELS), st.just("")),
@@ -56,8 +66,8 @@ CALLS = st.one_of(
     st.just(("own", "", "")),
 )
 FACTS = st.builds(
-    lambda agent, team, category, issuer, assurance, call, dialect: Facts(
-        agent, team, category, issuer, assurance, call[0], call[1], call[2], dialect
+    lambda agent, team, category, issuer, assurance, call, dialect, hosted: Facts(
+        agent, team, category, issuer, assurance, call[0], call[1], call[2], dialect, hosted if call[1] else ()
     ),
     st.sampled_from(AGENTS),
     st.sampled_from(TEAMS),
@@ -66,6 +76,7 @@ FACTS = st.builds(
     st.sampled_from(ASSURANCE),
     CALLS,
     st.sampled_from(["openai", "http"]),
+    st.lists(st.sampled_from(HOSTED), unique=True, max_size=2).map(tuple),
 )
 
 
@@ -77,11 +88,11 @@ def fits(value: str, given_entries: tuple[str, ...]) -> bool:
 
 
 def oracle(rule: RuleEntry, facts: Facts, provider: str | None) -> bool:
-    """Wire §7, word by word."""
+    """Whether a rule matches, word by word."""
     match, llm, tool = rule.match, facts.kind == "llm", facts.kind in ("tool", "mcp")
     provider_fits = provider is not None and fits(provider, match.providers)
     if provider is None and match.providers:
-        provider_fits = rule.effect == "deny" or any(entry in ("any", "*") for entry in match.providers)
+        provider_fits = rule.effect != "allow" or any(entry in ("any", "*") for entry in match.providers)
     return (
         fits(facts.agent, match.agents)
         and fits(facts.team, match.teams)
@@ -91,6 +102,7 @@ def oracle(rule: RuleEntry, facts: Facts, provider: str | None) -> bool:
         and fits(facts.kind, match.kinds)
         and (not match.models or (llm and fits(facts.model, match.models)))
         and (not match.tools or (tool and fits(facts.tool, match.tools)))
+        and (not match.hosted_tools or any(fits(hosted, match.hosted_tools) for hosted in facts.hosted_tools))
         and fits(facts.dialect, match.dialects)
         and (not match.providers or (llm and provider_fits))
     )
@@ -106,15 +118,12 @@ def made(rules: list[RuleEntry]) -> PolicySet:
 def test_the_index_agrees_with_the_plain_reading(
     rules: list[RuleEntry], calls: list[Facts], provider: str | None
 ) -> None:
-    """Every rule that matches is a hit and no other, deny first; the effect follows from them."""
-    loaded = made(rules)
+    """Every rule that matches is found and no other, deny rules first, then those that must hold."""
+    loaded, rank = made(rules), ("deny", "require", "allow")
     for facts in calls:
         matching = [(rule.effect, f"p{n:02}") for n, rule in enumerate(rules) if oracle(rule, facts, provider)]
-        decision = loaded.decide(facts, provider)
-        expected = sorted(matching, key=lambda hit: (hit[0] != "deny", hit[1]))
-        assert [(hit.effect, hit.policy) for hit in decision.hits] == expected
-        denied = any(effect == "deny" for effect, _ in matching)
-        assert decision.allowed is (not denied and (bool(matching) or facts.kind == "own"))
+        found = [(rule.effect, rule.hit.policy) for rule in loaded.find(facts, provider).rules]
+        assert found == sorted(matching, key=lambda hit: (rank.index(hit[0]), hit[1]))
 
 
 @settings(deadline=None)

@@ -46,6 +46,21 @@ def with_match(match: str) -> str:
     return with_rule(f"{{id: r, effect: allow, match: {match}}}")
 
 
+def with_more(more: str) -> str:
+    """A file with one allow rule that says more."""
+    return with_rule(f"{{id: r, effect: allow, match: {{tools: [a.b]}}, {more}}}")
+
+
+def with_attestation(said: str) -> str:
+    """A file with one rule that asks for one attestation."""
+    return with_more(f"requires: [{{attestation: {{{said}}}}}]")
+
+
+def with_observe(observe: str) -> str:
+    """A file with one rule and one observation, which stands in line 6."""
+    return with_rule("{id: r, effect: deny, match: {}}") + f"observe:\n  - {observe}\n"
+
+
 def test_policy_files_are_found_and_others_left_alone(tmp_path: Path) -> None:
     """`*.yaml` and `*.yml` at any depth are read; dot names, tests, locks and all else are not."""
     read = ["a.yaml", "b.yml", "deep/er/c.yaml", "test.yaml", "not_a_test.yml"]
@@ -142,13 +157,14 @@ def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
         ("version: 1\npolicy: p\nrules: []\n", 3, "the list is empty"),
         ("version: 1\npolicy: p\nrules: {}\n", 3, "write a list"),
         ("version: 1\npolicy: p\nrules:\n", 3, "write a list"),
-        ("version: 1\npolicy: p\nmode: shadow\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "not built yet"),
-        ("version: 1\npolicy: p\ntests: null\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "not built yet"),
-        ("version: 1\npolicy: p\nobserve: []\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "not built yet"),
+        ("version: 1\npolicy: p\nmode: dry\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "among the choices"),
+        ("version: 1\npolicy: p\nmode:\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "mode: "),
+        ("version: 1\npolicy: p\ntests: null\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "write a list"),
+        ("version: 1\npolicy: p\nobserve: []\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "the list is empty"),
         (
             "version: 1\npolicy: p\ntests:\n  - {name: t}\nrules:\n  - {id: r, effect: deny, match: {}}\n",
-            3,
-            "not built",
+            4,
+            "tests[0].expect: is missing",
         ),
         ("version: 1\npolicy: p\nrulez: 1\nrules:\n  - {id: r, effect: deny, match: {}}\n", 3, "unknown key"),
         ("[1, 2]\n", 1, "write a mapping"),
@@ -159,27 +175,100 @@ def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
         (with_rule("{id: r, effect: deny}"), 4, "rules[0].match: is missing"),
         (with_rule("{id: r, effect: deny, match: }"), 4, "write a mapping"),
         (with_rule("{id: r, effect: Allow, match: {tools: [a.b]}}"), 4, "'Allow' is not among the choices"),
-        (with_rule("{id: r, effect: require, match: {tools: [a.b]}}"), 4, "require is not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, mode: shadow}"), 4, "shadow is not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, requires: []}"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, when: 'true'}"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, when: false}"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, when: }"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, obligations: {cache: never}}"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, obligations: null}"), 4, "not built yet"),
-        (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, approve: {when: x}}"), 4, "not built yet"),
+        (with_rule("{id: r, effect: require, match: {tools: [a.b]}}"), 4, "asks for nothing"),
+        (
+            with_rule("{id: r, effect: deny, match: {}, requires: [{attestation: {step: s}}]}"),
+            4,
+            "cannot have `requires`",
+        ),
+        (with_rule("{id: r, effect: deny, match: {}, approve: {approvers: [a]}}"), 4, "cannot have `approve`"),
+        (with_rule("{id: r, effect: deny, match: {}, obligations: {cache: never}}"), 4, "cannot have `obligations`"),
+        (with_more("mode: dry"), 4, "among the choices"),
+        (with_more("mode: "), 4, "rules[0].mode: "),
+        (with_more("requires: []"), 4, "the list is empty"),
+        (with_more("requires: {}"), 4, "write a list"),
+        (with_more("requires: [{}]"), 4, "one of attestation, any, all"),
+        (with_more("requires: [{attestation: }]"), 4, "rules[0].requires[0].attestation: this is empty"),
+        (with_more("requires: [{any: []}]"), 4, "the list is empty"),
+        (with_more("requires: [{any: [{attestation: {step: s}}], all: [{attestation: {step: s}}]}]"), 4, "is one of"),
+        (with_more("requires: [{all: [{any: [{step: s}]}]}]"), 4, "rules[0].requires[0].all[0].any[0].step: unknown"),
+        (with_attestation("outcome: failed"), 4, "attestation.step: is missing"),
+        (with_attestation("step: 'a b'"), 4, "is not a step's name"),
+        (with_attestation("step: s, outcome: Passed"), 4, "among the choices"),
+        (with_attestation("step: s, attested_by: []"), 4, "the list is empty"),
+        (with_attestation("step: s, attested_by: fraud"), 4, "write a list"),
+        (with_attestation("step: s, max_age: 15"), 4, "is not a duration"),
+        (with_attestation("step: s, max_age: 0s"), 4, "is too small"),
+        (with_attestation("step: s, max_age: "), 4, "is not a duration"),
+        (with_attestation("step: s, bind: {}"), 4, "the mapping is empty"),
+        (with_attestation("step: s, bind: {a: }"), 4, "bind.a: the expression is missing"),
+        (with_attestation("step: s, bind: {'a b': args.a}"), 4, "is not a name"),
+        (with_attestation("step: s, bind: {amount: 1.5}"), 4, "this is a double"),
+        (with_attestation("step: s, bind: {amount: args.amount / 2.0}"), 4, "bind.amount"),
+        (with_attestation("step: s, bind: {amount: '[args.a]'}"), 4, "this is a list"),
+        (with_attestation("step: s, bind: {amount: 'null'}"), 4, "this is a null_type"),
+        (with_attestation("step: s, bind: {amount: arg.amount}"), 4, "bind.amount"),
+        (with_attestation("step: s, consume: twice"), 4, "among the choices"),
+        (with_attestation("step: s, consume: per_subject"), 4, "without `bind`"),
+        (with_attestation("step: s, bind: {a: args.a}, per: [a]"), 4, "by what `per_subject` counts"),
+        (with_attestation("step: s, bind: {a: args.a}, consume: per_subject, per: [b]"), 4, "b is not in `bind`"),
+        (with_attestation("step: s, void_across_runs: yes"), 4, "write true or false"),
+        (with_more("when: "), 4, "the expression is missing"),
+        (with_more("when: ''"), 4, "the expression is missing"),
+        (with_more("when: [x]"), 4, "rules[0].when"),
+        (with_more("when: 'args.amount <= '"), 4, "rules[0].when"),
+        (with_more("when: 'size(args) + 1'"), 4, "rules[0].when"),
+        (with_more("when: 'agent.env == \"prod\"'"), 4, "env"),
+        (with_more("when: '1 == 1 && nobody.id == \"x\"'"), 4, "at character 11: nobody.id"),
+        (with_more(f"when: '{'a' * 4001}'"), 4, "longer than 4000"),
+        (with_more("obligations: "), 4, "write a mapping"),
+        (with_more("obligations: {cache: }"), 4, "obligations.cache"),
+        (with_more("obligations: {cache: always}"), 4, "among the choices"),
+        (with_more("obligations: {redact: []}"), 4, "the list is empty"),
+        (with_more("obligations: {redact: [arg.card]}"), 4, "there is no fact arg.card"),
+        (with_more("obligations: {redact: ['args.*']}"), 4, "is not a fact"),
+        (with_more("obligations: {output_tokens: {max: 5}}"), 4, "of LLM calls"),
+        (with_more("obligations: {route: {only: [eu]}}"), 4, "of LLM calls"),
+        (
+            with_rule("{id: r, effect: allow, match: {models: [m]}, obligations: {output_tokens: {max: 0}}}"),
+            4,
+            "too small",
+        ),
+        (with_rule("{id: r, effect: allow, match: {models: [m]}, obligations: {route: {only: []}}}"), 4, "is empty"),
+        (with_rule("{id: r, effect: allow, match: {models: [m]}, obligations: {route: {}}}"), 4, "only: is missing"),
+        (with_more("approve: "), 4, "rules[0].approve: this is empty"),
+        (with_more("approve: {}"), 4, "approvers: is missing"),
+        (with_more("approve: {approvers: []}"), 4, "the list is empty"),
+        (with_more("approve: {approvers: [a b]}"), 4, "does not say who may approve"),
+        (with_more("approve: {approvers: ['group:']}"), 4, "does not say who may approve"),
+        (with_more("approve: {approvers: [a], expires: 30s}"), 4, "is too small"),
+        (with_more("approve: {approvers: [a], expires: 31d}"), 4, "is too large"),
+        (with_more("approve: {approvers: [a], when: 'args'}"), 4, "approve.when"),
+        (with_observe("{step: s, tool: a.b}"), 6, "outcome: is missing"),
+        (with_observe("{step: s, tool: 'a.*', outcome: result.x}"), 6, "is not a tool"),
+        (with_observe("{step: s, tool: any, outcome: result.x}"), 6, "alone matches no tool"),
+        (with_observe("{step: s, tool: a, outcome: result.x}"), 6, "write a.NAME for one of its operations"),
+        (with_observe("{step: s, tool: a.b, outcome: 'true'}"), 6, "observe[0].outcome"),
+        (with_observe("{step: s, tool: a.b, outcome: agent.id}"), 6, "agent"),
+        (with_observe("{step: s, tool: a.b, outcome: result.x, subject: {a: 1.0}}"), 6, "this is a double"),
         (with_rule("{id: r, effect: allow, match: {tools: [a.b]}, mesage: x}"), 4, "did you mean `message`?"),
         (with_rule("{id: r, effect: deny, match: {}, message: }"), 4, "rules[0].message"),
         (with_rule("{id: r, effect: deny, match: {}, message: [x]}"), 4, "rules[0].message"),
         (with_rule("{id: 'a b', effect: deny, match: {}}"), 4, "rules[0].id"),
         (with_rule("{id: 7, effect: deny, match: {}}"), 4, "rules[0].id"),
-        (with_match("{hosted_tools: [web_search]}"), 4, "not built yet"),
-        (with_match("{hosted_tools: null, tools: [a.b]}"), 4, "not built yet"),
-        (with_match("{}"), 4, "must name models, tools or kinds: [own]"),
-        (with_match("{agents: [a]}"), 4, "must name models, tools or kinds: [own]"),
-        (with_match("{kinds: [llm]}"), 4, "must name models, tools or kinds: [own]"),
-        (with_match("{kinds: [own, tool]}"), 4, "must name models, tools or kinds: [own]"),
-        (with_match("{kinds: [any]}"), 4, "must name models, tools or kinds: [own]"),
+        (with_match("{hosted_tools: []}"), 4, "the list is empty"),
+        (with_match("{hosted_tools: null, tools: [a.b]}"), 4, "write a list"),
+        (
+            with_match("{hosted_tools: [web_search], tools: [a.b]}"),
+            4,
+            "no call matches hosted_tools and tools together",
+        ),
+        (with_match("{hosted_tools: ['*_search']}"), 4, "is not an entry"),
+        (with_match("{}"), 4, "must name models, tools, hosted_tools or kinds: [own]"),
+        (with_match("{agents: [a]}"), 4, "must name models, tools, hosted_tools or kinds: [own]"),
+        (with_match("{kinds: [llm]}"), 4, "must name models, tools, hosted_tools or kinds: [own]"),
+        (with_match("{kinds: [own, tool]}"), 4, "must name models, tools, hosted_tools or kinds: [own]"),
+        (with_match("{kinds: [any]}"), 4, "must name models, tools, hosted_tools or kinds: [own]"),
         (with_match("{models: [m], tools: [a.b]}"), 4, "no call has both a model and a tool"),
         (with_match("{tools: [a.b], providers: [p]}"), 4, "no call matches providers and tools together"),
         (with_match("{tools: [a.b], kinds: [llm]}"), 4, "no call matches kinds and tools together"),
@@ -213,7 +302,7 @@ def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     ],
 )
 def test_each_mistake_is_a_load_error_with_line_and_remedy(tmp_path: Path, text: str, line: int, says: str) -> None:
-    """What is wrong, and what is not built yet, is said with its line; nothing is ignored."""
+    """What is wrong is said with its line and what to write instead; nothing is ignored."""
     found = complaints_about(tmp_path, text)
     assert any(complaint.startswith(f"p.yaml:{line}: ") and says in complaint for complaint in found), found
 
