@@ -19,18 +19,26 @@ from gateway import __version__
 if TYPE_CHECKING:
     from gateway.config import Settings
 
-COMMANDS: Final = ("serve", "check", "demo", "identity", "agents", "spend", "prices")
+COMMANDS: Final = (
+    "serve",
+    "check",
+    "demo",
+    "identity",
+    "agents",
+    "policy",
+    "attest",
+    "approvals",
+    "spend",
+    "prices",
+    "audit",
+)
 """The modules, in the order in which `--help` lists their commands."""
 
 NOT_BUILT: Final = {
-    "policy": "`passgate check` reads the policies and names their mistakes",
-    "attest": "rules on attestations are not built either",
     "route": "the answer header gateway-provider and the ledger name who served a call",
     "runs": "GET /gateway/v1/runs/RUN shows an agent its own run, `passgate spend report --by run` what each cost",
-    "approvals": "rules that ask for approval are not built either",
     "cache": "answers are not cached yet",
     "budgets": "`runs.limits` bounds a run, `passgate spend report` shows who spent what",
-    "audit": "the ledger has a row for each call: `passgate spend export`",
     "state": "stop the gateway and copy the file of `state.durable`",
     "show": "GET /gateway/v1/calls/REQUEST-ID shows an agent its own call, and the log has a line with that id",
     "tail": "the log on standard error has a line for each call",
@@ -60,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=f"example: passgate serve --config config.yaml\n\nnot built yet: {', '.join(NOT_BUILT)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"passgate {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"passgate {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
         import_module(f"gateway.cli.{name}").add(commands)

@@ -50,7 +50,9 @@ def run_check(given: argparse.Namespace) -> int:
         config = load(Path(given.config), sources)
         warnings += config.warnings
         off += config.off.values()
-        warnings += prepare(config, sources).warnings
+        built = prepare(config, sources)
+        warnings += built.warnings
+        mistakes += built.policy.errors
     except ConfigMistakes as error:
         mistakes = error.complaints
     if given.format == "json":

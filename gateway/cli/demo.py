@@ -7,9 +7,11 @@ provider and tools. Parts that are not built yet are named in the place where th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -34,10 +36,23 @@ policy: demo
 rules:
   - {id: agents-may-think, effect: allow, match: {agents: [procurement, support], models: ["sim-*"]}}
   - {id: procurement-may-pay, effect: allow, match: {agents: [procurement], tools: [fraud.check, payments.charge]}}
+  - id: only-after-the-fraud-check
+    effect: require
+    match: {tools: [payments.charge]}
+    requires:
+      - attestation: {step: fraud-check, max_age: 15m, consume: per_subject,
+                      bind: {order_id: args.order_id, amount: args.amount, currency: args.currency}}
+    approve: {when: "args.amount > 250000", approvers: ["group:finance"], expires: 30m}
+    message: Run fraud.check for this very order first, then pay.
   - id: support-never-pays
     effect: deny
     match: {agents: [support], tools: ["payments.*"]}
     message: Support does not move money. Hand the order over to procurement.
+observe:
+  - step: fraud-check
+    tool: fraud.check
+    outcome: 'result.verdict == "pass" ? "passed" : "failed"'
+    subject: {order_id: args.order_id, amount: args.amount, currency: args.currency}
 """
 
 _CONFIG: Final = """\
@@ -60,8 +75,12 @@ tools:
     base_url: "builtin:demo"
     operations: {charge: {method: POST, path: /charge, repeat: never, cost: 0.01 USD}}
 """
+_OPERATOR: Final = "operator.token"
+_DESK: Final = "{id: treasury-desk, roles: [operator], groups: [finance]"
 _RUN: Final = "order-A1"
 _ORDER: Final = {"order_id": "A1", "amount": 1250, "currency": "EUR"}
+_OTHER: Final = {"order_id": "A2", "amount": 1250, "currency": "EUR"}
+_LARGE: Final = {"order_id": "A3", "amount": 900000, "currency": "EUR"}
 _PATIENCE: Final = 30.0  # seconds, for anything that should take less than three
 _TOKEN_LIFE: Final = 300.0  # seconds
 _PASSGATE: Final = (sys.executable, "-m", "gateway")
@@ -171,15 +190,7 @@ def _walk(folder: Path, urls: dict[str, str]) -> None:
     frames = stream.text.count("data: ")
     _check(stream.text.rstrip().endswith("data: [DONE]"), "the stream has no end")
     _told(f"{frames} frames, the last one is the provider's own [DONE]")
-    checked = procurement.call("POST", f"{run}/tools/fraud/check", _ORDER)
-    _step("it has order A1 checked for fraud", checked, 200)
-    _told(f"verdict: {json.loads(checked.text)['verdict']}")
-    _step("it pays the order", procurement.call("POST", f"{run}/tools/payments/charge", _ORDER), 200)
-    _step("support may not", support.call("POST", "/tools/payments/charge", _ORDER), 403, "policy_denied")
-    charges = (folder / "var" / "demo" / "effects.ndjson").read_text().count('"payments.charge"')
-    _check(charges == 1, f"{charges} payments happened where one was expected")
-    _told("the payment tool's own record: 1 payment")
-    _later("payment only after the fraud check of this order passed; today the rule alone decides")
+    _pay(folder, urls, procurement, support, run)
 
     _part(3, "What survives a kill?")
     _later("50 steps, killed at step 47, started again: 46 replayed for 0 USD, every side effect once")
@@ -191,19 +202,48 @@ def _walk(folder: Path, urls: dict[str, str]) -> None:
     _part(5, "What happened?")
     _step("procurement looks at its run", told := procurement.call("GET", f"/gateway/v1/runs/{_RUN}"), 200)
     counters = json.loads(told.text)
-    _check((counters["steps"], counters["tool_calls"]) == (4, 2), f"the run counted {counters}")
+    _check((counters["steps"], counters["tool_calls"]) == (7, 5), f"the run counted {counters}")
     _told(", ".join(f"{name} {counters[name]}" for name in ("steps", "tool_calls", "tokens", "cost_usd")))
     print("   finance asks: passgate spend report --by agent,model,tool")
     for line in _passgate(folder, "spend", "report", "--by", "agent,model,tool").splitlines():
         print(f"      {line}".rstrip())
-    for command, name in {"runs show": "runs", "spend waste": "spend waste", "audit verify": "audit"}.items():
+    print("   security asks: passgate audit verify")
+    for line in _passgate(folder, "audit", "verify").splitlines():
+        print(f"      {line}")
+    for command, name in {"runs show": "runs", "spend waste": "spend waste"}.items():
         _later(f"passgate {command}; {NOT_BUILT[name]}")
+
+
+def _pay(folder: Path, urls: dict[str, str], procurement: Client, support: Client, run: str) -> None:
+    """Money leaves only after the fraud check of this very order, once, and much of it only with a person's word."""
+
+    def charge(order: object) -> Reply:
+        return procurement.call("POST", f"{run}/tools/payments/charge", order)
+
+    def check(order: object) -> Reply:
+        return procurement.call("POST", f"{run}/tools/fraud/check", order)
+
+    _step("it wants to pay order A1 without a fraud check", charge(_ORDER), 403, "attestation_required")
+    _step("it has another order checked", check(_OTHER), 200)
+    _step("which is no check of A1", charge(_ORDER), 403, "attestation_required")
+    _step("it has A1 checked", check(_ORDER), 200)
+    _step("and pays it", charge(_ORDER), 200)
+    _step("but not twice", charge(_ORDER), 403, "attestation_required")
+    _step("a large order is checked as well", check(_LARGE), 200)
+    _step("and waits for a person", held := charge(_LARGE), 403, "approval_required")
+    approval = json.loads(held.text)["gateway"]["approval"]["id"]
+    _passgate(folder, "approvals", "approve", approval, "--reason", "ordered by hand", "--admin", urls["admin"])
+    _told(f"passgate approvals approve {approval}")
+    _step("now it goes through", charge(_LARGE), 200)
+    _step("support may never pay", support.call("POST", "/tools/payments/charge", _ORDER), 403, "policy_denied")
+    charges = (folder / "var" / "demo" / "effects.ndjson").read_text().count('"payments.charge"')
+    _check(charges == 2, f"{charges} payments happened where two were expected")  # noqa: PLR2004 -- A1 and A3
+    _told("the payment tool's own record: 2 payments")
 
 
 def _killed_worker(folder: Path, urls: dict[str, str], agent: Client) -> None:
     """Kill the one worker right after an answer; its ledger row must be there all the same."""
-    token = (folder / "var" / "admin.token").read_text().strip()
-    admin = agent._replace(url=urls["admin"], token=token)
+    admin = agent._replace(url=urls["admin"], token=(folder / _OPERATOR).read_text())
 
     def serving() -> list[int]:
         workers = json.loads(admin.call("GET", "/admin/v1/status").text)["workers"]
@@ -232,7 +272,10 @@ def _gateway(folder: Path, rules: str) -> Iterator[dict[str, str]]:
     from gateway.identity.issue import add_key
 
     add_key(folder / "jwks.json", "EdDSA", rotate=False)
-    (folder / "config.yaml").write_text(_CONFIG)
+    token = secrets.token_urlsafe(32)
+    (folder / _OPERATOR).write_text(token)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    (folder / "config.yaml").write_text(f'{_CONFIG}operators: [{_DESK}, token_sha256: "{digest}"}}]\n')
     (folder / "policies").mkdir()
     (folder / "policies" / "demo.yaml").write_text(rules)
     with (folder / "log").open("wb") as log:
@@ -270,7 +313,7 @@ def _passgate(folder: Path, *words: str) -> str:
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [*_PASSGATE, *words, "--config", str(folder / "config.yaml")],
         cwd=_HOME,
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PASSGATE_ADMIN_TOKEN": (folder / _OPERATOR).read_text()},
         capture_output=True,
         encoding=encoding,
         timeout=_PATIENCE,

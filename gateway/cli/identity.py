@@ -33,6 +33,7 @@ keep the private one.
 example:
   passgate keys new                     a key for the only issuer; its public part joins the issuer's file
   passgate keys new --rotate            a new one; tokens of the old one hold until they expire
+  passgate keys new --file sign.json    a key that signs policies: sign.private.json and sign.json
   passgate keys jwks --issuer dev       the public keys
   passgate keys api --agent scratch     an API key for where a signed token is too much trouble
 """
@@ -55,6 +56,7 @@ give out the tokens (client credentials, token exchange, workload identity).
 example:
   export OPENAI_API_KEY=$(passgate token mint --agent procurement --ttl 1h)
   passgate token mint --agent procurement --on-behalf-of user/anna --run order-17 --inc 1
+  export PASSGATE_ADMIN_TOKEN=$(passgate token mint --operator treasury-desk)
   passgate token inspect < token.txt
 """
 _EXEC = f"""{_PRODUCTION}
@@ -74,7 +76,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     keys = _command(commands, "keys", "make and show an issuer's keys, for development", _KEYS)
     parts = keys.add_subparsers(title="commands", metavar="COMMAND", required=True)
     new = _command(parts, "new", "make a key: private beside the issuer's key file (0600), public into it", _KEYS)
-    new.add_argument("--issuer", metavar="NAME", help="whose key; may be left out where there is one issuer")
+    whose = new.add_mutually_exclusive_group()
+    whose.add_argument("--issuer", metavar="NAME", help="whose key; may be left out where there is one issuer")
+    whose.add_argument("--file", type=Path, metavar="FILE", help="no issuer's: the public part joins this key file")
     new.add_argument("--alg", choices=("EdDSA", "ES256"), default="EdDSA", help="the signature algorithm (EdDSA)")
     existing = new.add_mutually_exclusive_group()
     existing.add_argument("--rotate", action="store_true", help="replace an existing private key")
@@ -92,7 +96,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     token = _command(commands, "token", "look into tokens; mint them, for development", _TOKEN)
     parts = token.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    mint = _command(parts, "mint", "print a token for a registered agent", _TOKEN)
+    mint = _command(parts, "mint", "print a token for a registered agent, or for an operator", _TOKEN)
+    whose = mint.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--agent", metavar="ID", help="the agent, as `agents:` names it")
+    whose.add_argument("--operator", metavar="ID", help="the operator, as `operators:` names it, with an issuer")
     _claims(mint, ttl="1h")
     mint.add_argument("--inc", metavar="ID", help="the incarnation: which process life of the run")
     _runs(mint, token_mint)
@@ -101,6 +108,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _runs(look, token_inspect.token_inspect)
 
     execute = _command(commands, "exec", "run a command as an agent, for development", _EXEC)
+    execute.add_argument("--agent", required=True, metavar="ID", help="the agent, as `agents:` names it")
     _claims(execute, ttl="8h")
     execute.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
     _runs(execute, execute_as)
@@ -115,9 +123,8 @@ def _command(
 
 
 def _claims(parser: argparse.ArgumentParser, *, ttl: str) -> None:
-    parser.add_argument("--agent", required=True, metavar="ID", help="the agent, as `agents:` names it")
     parser.add_argument("--subject", metavar="SUB", help="its subject, where the registered one ends in *")
-    parser.add_argument("--ttl", type=_seconds, default=ttl, metavar="15m", help=f"how long the token holds ({ttl})")
+    parser.add_argument("--ttl", type=seconds, default=ttl, metavar="15m", help=f"how long the token holds ({ttl})")
     parser.add_argument("--run", metavar="ID", help="the run that the calls belong to", dest="run_id")
     parser.add_argument("--parent-run", metavar="ID", help="the run that started this one")
     parser.add_argument("--on-behalf-of", metavar="SUB", help="the user that the agent acts for")
@@ -145,13 +152,13 @@ def keys_new(given: argparse.Namespace) -> int:
     """Make a key; says on standard output what it wrote."""
     from gateway.identity.issue import IssueError, add_key, key_file, private_file
 
-    issuer = _issuer(load_settings(given.config), given.issuer)
-    public_file = key_file(issuer)
+    issuer = None if given.file else _issuer(load_settings(given.config), given.issuer)
+    public_file = given.file if issuer is None else key_file(issuer)
     secret_file = private_file(public_file)
     if given.if_missing and secret_file.exists():
         print(f"{secret_file} is there already.")
         return DONE
-    if given.alg not in issuer.algs:
+    if issuer is not None and given.alg not in issuer.algs:
         raise IssueError(f"add {given.alg} to `algs` of issuer {issuer.name} first")
     key = add_key(public_file, given.alg, rotate=given.rotate)
     print(f"private key  {secret_file}  (keep it secret)")
@@ -205,7 +212,9 @@ def keys_api(given: argparse.Namespace) -> int:
 
 def token_mint(given: argparse.Namespace) -> int:
     """Print a token and nothing else, so that `$(…)` takes it."""
-    print(_mint(load_settings(given.config), given, given.inc).token)
+    settings = load_settings(given.config)
+    minted = _mint_for_operator(settings, given) if given.operator else _mint(settings, given, given.inc)
+    print(minted.token)
     return DONE
 
 
@@ -283,6 +292,24 @@ def _mint(settings: Settings, given: argparse.Namespace, incarnation: str | None
     )
 
 
+def _mint_for_operator(settings: Settings, given: argparse.Namespace) -> Minted:
+    from gateway.identity.issue import IssueError
+    from gateway.identity.mint import mint_for
+
+    if given.subject or given.on_behalf_of or given.run_id or given.inc or given.parent_run:
+        raise IssueError("an operator's token says who it is and nothing else: --operator goes with --ttl and --key")
+    operators = {one.id: one for one in settings.operators}
+    if given.operator not in operators:
+        known = ", ".join(operators) or "none"
+        raise IssueError(f"there is no operator {given.operator!r}: add it under `operators:`, or use one of {known}")
+    operator = operators[given.operator]
+    if not operator.issuer:
+        raise IssueError(f"operator {operator.id} has a token of its own (token_sha256), and none of an issuer")
+    return mint_for(
+        settings.identity, operator.issuer, operator.subject, ttl=given.ttl, now=time.time(), key_file=given.key
+    )
+
+
 def _issuer(settings: Settings, name: str | None) -> IssuerSettings:
     from gateway.identity.issue import IssueError
 
@@ -294,7 +321,8 @@ def _issuer(settings: Settings, name: str | None) -> IssuerSettings:
     raise IssueError(f"choose an issuer with --issuer: {', '.join(issuers)}")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A duration of the command line: `15m`."""
     from gateway.settings import ScalarNode
     from gateway.settings.types import Misfit, duration
 

@@ -44,6 +44,7 @@ def serve(given: argparse.Namespace) -> int:
     from gateway.config import ConfigMistakes, load
     from gateway.core.sources import DiskSources
     from gateway.process.listening import StartError
+    from gateway.process.reading import Read
     from gateway.process.supervisor import Supervisor
     from gateway.web.agents import ParserMissing, require_c_parser
 
@@ -59,7 +60,7 @@ def serve(given: argparse.Namespace) -> int:
         count = len(mistakes.complaints)
         end = f"{given.config}: {count} mistake{'s' * (count > 1)}; nothing was started."
         raise WrongUse(f"{mistakes}\n{end}") from None
-    for warning in (*config.warnings, *built.warnings):
+    for warning in (*config.warnings, *built.warnings, *map(str, built.policy.errors)):
         print(f"warning: {warning}", file=sys.stderr)
     for reason in config.off.values():
         print(f"off: {reason}", file=sys.stderr)
@@ -69,8 +70,10 @@ def serve(given: argparse.Namespace) -> int:
         if given.welcome:
             print(_welcome(supervisor), flush=True)
 
+    taken = Read(config, built.policy.image, built.policy.revision)
+
     async def run() -> int:
-        return await Supervisor(config, sources, built.prices).run(ready)
+        return await Supervisor(taken, sources, built.prices).run(ready)
 
     try:
         return uvloop.run(run())

@@ -36,8 +36,11 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str
     [
         *([name] for name in BUILT),
         *(["spend", "report"], ["spend", "export"], ["prices", "list"], ["prices", "show"]),
-        *(["keys", "new"], ["keys", "jwks"], ["token", "mint"]),
+        *(["keys", "new"], ["keys", "jwks"], ["token", "mint"], ["attest", "sign"], ["attest", "verify"]),
+        *(["audit", "verify"], ["audit", "key"]),
         *(["agents", name] for name in ("list", "show", "stop", "start")),
+        *(["approvals", name] for name in ("list", "show", "approve", "deny")),
+        *(["policy", name] for name in ("lint", "test", "coverage", "explain", "replay", "diff", "sign", "verify")),
     ],
     ids=" ".join,
 )

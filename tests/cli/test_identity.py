@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from gateway.core.clock import SystemClock
 from gateway.core.principal import Principal
 from gateway.core.sources import DiskSources
 from gateway.identity import Identity
+from gateway.identity.jose import from_base64url
+from gateway.identity.operators import OperatorTokens, Subject
 from tests.identity import door
 
 CONFIG = """
@@ -26,6 +29,12 @@ identity:
     - {name: dev, iss: https://dev.example, keys: {file: var/jwks.json}}
 agents:
   - {id: buyer, issuer: dev, subject: agent/buyer}
+"""
+
+OPERATORS = f"""
+operators:
+  - {{id: desk, issuer: dev, subject: user/desk, roles: [viewer]}}
+  - {{id: root, token_sha256: {"a" * 64}, roles: [operator]}}
 """
 
 ECHO = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]])); sys.exit(7)"
@@ -62,6 +71,66 @@ def test_key_and_token(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     principal = identify(config, printed.out.removesuffix("\n"))
     assert (principal.agent.id, principal.run, principal.incarnation) == ("buyer", "r-1", "i-1")
     assert printed.err == ""
+
+
+def test_an_operators_token(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--operator` prints what the admin listener takes: its subject, this gateway, a lifetime, and nothing else."""
+    config.write_text(f"{OPERATORS}{CONFIG}")
+    passgate(config, "keys", "new")
+    capsys.readouterr()
+    assert passgate(config, "token", "mint", "--operator", "desk", "--ttl", "90s") == 0
+    token = capsys.readouterr().out.removesuffix("\n")
+    settings = load(config, DiskSources()).settings
+    operators = OperatorTokens(
+        [Subject("dev", "user/desk")],
+        settings.identity,
+        settings.agents,
+        DiskSources(),
+        SystemClock(),
+        keys=dict,
+        fetch=_nothing,
+        stopped=lambda _: None,
+    )
+    assert asyncio.run(operators.verify(token)) == ("dev", "user/desk")
+    claims = json.loads(from_base64url(token.split(".")[1]))
+    assert claims.keys() == {"iss", "sub", "aud", "iat", "exp", "jti"}
+    assert claims["exp"] - claims["iat"] == 90
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--operator", "nobody"],
+            "there is no operator 'nobody': add it under `operators:`, or use one of desk, root",
+        ),
+        (["--operator", "root"], "operator root has a token of its own (token_sha256)"),
+        (["--operator", "desk", "--run", "r"], "--operator goes with --ttl and --key"),
+        (["--operator", "desk", "--inc", "i"], "--operator goes with --ttl and --key"),
+        (["--operator", "desk", "--subject", "user/x"], "--operator goes with --ttl and --key"),
+        (["--operator", "desk", "--on-behalf-of", "user/x"], "--operator goes with --ttl and --key"),
+        (["--operator", "desk", "--parent-run", "r"], "--operator goes with --ttl and --key"),
+        (["--operator", "desk", "--ttl", "30d"], "max_lifetime"),
+        (["--operator", "desk", "--agent", "buyer"], "not allowed with argument"),
+        ([], "one of the arguments --agent --operator is required"),
+    ],
+)
+def test_no_token_for_an_operator(
+    words: list[str], said: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an operator's token cannot be or say is a sentence and exit code 2."""
+    config.write_text(f"{OPERATORS}{CONFIG}")
+    try:
+        code = passgate(config, "token", "mint", *words)
+    except SystemExit as caught:  # the parser's own
+        code = caught.code if isinstance(caught.code, int) else 0
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert said in printed.err
+
+
+async def _nothing(_: str) -> None:
+    """Nothing is fetched."""
 
 
 def test_second_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
