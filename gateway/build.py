@@ -15,21 +15,27 @@ from typing import Final
 
 import msgspec
 
+from gateway.attestations import Attesters, AttestersMistakes
 from gateway.config import Config, ConfigMistakes
 from gateway.core.clock import Clock, SystemClock
 from gateway.core.sources import Sources
 from gateway.dialects import JsonLimits
 from gateway.identity import Identity, IdentityMistakes, api_keys
 from gateway.identity.discovery import protected_resource
+from gateway.identity.dsse import unseal
+from gateway.identity.keys import KeyMistakes, read_jwks
 from gateway.metering.prices import SHIPPED, PriceBook, discount_billionths
 from gateway.outbound import Outbound
-from gateway.policy import Known, PolicySet
+from gateway.policy import Known, PolicySet, from_image
 from gateway.policy import load as load_policies
+from gateway.policy.bundle import PAYLOAD_TYPE, KeysUnusable
+from gateway.policy.lint import Arguments, Registered
 from gateway.providers import Providers
 from gateway.routing import Pricing, Router
 from gateway.settings import Complaint, Complaints, Secret
 from gateway.telemetry.redact import Redactor
 from gateway.tools import Tools
+from gateway.tools.declared import declared_arguments
 from gateway.web.tls import ServerTls
 from gateway.world import World
 
@@ -41,8 +47,10 @@ class Built:
     """The parts that need no event loop, and the warnings that building found."""
 
     identity: Identity
+    attesters: Attesters
     policy: PolicySet
     prices: PriceBook
+    clock: Clock
     warnings: tuple[str, ...]
 
 
@@ -53,21 +61,23 @@ def prepare(
     *,
     keys: Mapping[str, bytes | None] = MappingProxyType({}),
     secret: bytes = b"",
+    policies: bytes | None = None,
 ) -> Built:
     """Build what can be wrong; raises `ConfigMistakes` with everything that is.
 
-    `keys` and `secret` are for what serves, see `Identity.build`.
+    `keys` and `secret` are for what serves, see `Identity.build`; `policies` is the image of rules that were read.
     """
-    settings = config.settings
+    settings, clock = config.settings, clock or SystemClock()
     complaints = Complaints()
     identity: Identity | None = None
+    attesters: Attesters | None = None
     prices: PriceBook | None = None
     try:
         identity = Identity.build(
             settings.identity,
             settings.agents,
             sources,
-            clock or SystemClock(),
+            clock,
             settings.listen.agents.public_url,
             scheme=_scheme(config),
             keys=keys,
@@ -75,25 +85,53 @@ def prepare(
         )
     except IdentityMistakes as mistakes:
         complaints.found += mistakes.complaints
-    known = Known(
-        agents=frozenset(agent.id for agent in settings.agents),
-        teams=frozenset(agent.team for agent in settings.agents),
-        issuers=frozenset((api_keys.ISSUER, *(issuer.name for issuer in settings.identity.issuers))),
-        models=frozenset(settings.models),
-        # The operations of a tool that is switched off are not known, so that no rule can be called wrong for them.
-        tools=None if config.unset("tools") else frozenset(_operations(config)),
-        providers=frozenset(settings.providers) | frozenset(config.unset("providers")),
-    )
-    policy = load_policies(settings.policies, sources, known, complaints)
+    try:
+        attesters = Attesters.build(settings.attesters, sources, settings.identity, clock)
+    except AttestersMistakes as mistakes:
+        complaints.found += mistakes.complaints
+    if policies is None:
+        policy = load_policies(settings.policies, sources, known_names(config, sources), complaints, unseal_bundle)
+    else:
+        policy = from_image(policies)
     try:
         prices = PriceBook.load(SHIPPED.read_bytes(), settings.prices)
     except ValueError as error:
         complaints.found.append(config.complaint(("prices",), str(error), "correct the prices"))
-    complaints.found += _tls_mistakes(config, sources)
-    if complaints.found or identity is None or prices is None:
+    complaints.found += (*_tls_mistakes(config, sources), *_webhook_mistakes(config))
+    if complaints.found or identity is None or attesters is None or prices is None:
         raise ConfigMistakes(complaints.found)
-    warnings = tuple(map(str, (*identity.warnings, *policy.warnings)))
-    return Built(identity=identity, policy=policy, prices=prices, warnings=warnings)
+    warnings = tuple(map(str, (*identity.warnings, *attesters.warnings, *policy.warnings)))
+    return Built(identity=identity, attesters=attesters, policy=policy, prices=prices, clock=clock, warnings=warnings)
+
+
+def unseal_bundle(envelope: bytes, jwks: bytes) -> bytes:
+    """The manifest of a signed policy bundle; see `policy.bundle.Unseal`."""
+    try:
+        keys = read_jwks(jwks)
+    except KeyMistakes as mistakes:
+        raise KeysUnusable(f"cannot be used: {mistakes}") from None
+    return unseal(envelope, PAYLOAD_TYPE, keys)
+
+
+def known_names(config: Config, sources: Sources) -> Known:
+    """The names that policies may use, and what is known of those who have them."""
+    settings = config.settings
+    voters = [one for one in settings.operators if {"approver", "operator"}.intersection(one.roles)]
+    approvers = (*(one.id for one in voters), *(f"group:{group}" for one in voters for group in one.groups))
+    # The operations of a tool that is switched off are not known, so that no rule can be called wrong for them.
+    declared = None if config.unset("tools") else declared_arguments(settings.tools, sources)
+    return Known(
+        agents=frozenset(agent.id for agent in settings.agents),
+        teams=frozenset(agent.team for agent in settings.agents),
+        issuers=frozenset((api_keys.ISSUER, *(issuer.name for issuer in settings.identity.issuers))),
+        models=frozenset(settings.models),
+        tools=None if declared is None else frozenset(declared),
+        providers=frozenset(settings.providers) | frozenset(config.unset("providers")),
+        approvers=frozenset(approvers if settings.operators else ("bootstrap",)),
+        attesters={one.name: frozenset(one.may_attest) for one in settings.attesters},
+        arguments=None if declared is None else {name: Arguments(*one) for name, one in declared.items()},
+        registry={one.id: Registered(one.team, one.category or "", frozenset(one.tags)) for one in settings.agents},
+    )
 
 
 def _tls_mistakes(config: Config, sources: Sources) -> Iterator[Complaint]:
@@ -123,6 +161,16 @@ def _tls_mistakes(config: Config, sources: Sources) -> Iterator[Complaint]:
             yield config.complaint(("listen", name, "tls", "client_ca"), problem, remedy)
 
 
+def _webhook_mistakes(config: Config) -> Iterator[Complaint]:
+    """Secrets that nothing can be signed with."""
+    webhooks = config.settings.webhooks
+    for name, webhook in (("approvals", webhooks.approvals), ("audit", webhooks.audit)):
+        try:
+            _ = webhook and webhook.key
+        except ValueError as error:
+            yield config.complaint(("webhooks", name, "secret"), str(error), "make one: openssl rand -base64 32")
+
+
 def _reason(error: Exception) -> str:
     """Why a file cannot be used, with its name where it is one of several."""
     reason = getattr(error, "strerror", None) or str(error)
@@ -130,29 +178,20 @@ def _reason(error: Exception) -> str:
     return f"{reason}: {name}" if name else reason
 
 
-def _operations(config: Config) -> Iterator[str]:
-    for name, tool in config.settings.tools.items():
-        for key in tool.operations:
-            yield f"{name}.{key}"
-
-
 def _scheme(config: Config) -> str:
     """How the agents' listener itself is spoken to."""
     return "https" if config.settings.listen.agents.tls else "http"
 
 
-def build_world(
-    config: Config, sources: Sources, demo_url: str | None, *, keys: Mapping[str, bytes | None], secret: bytes
-) -> World:
-    """Build everything for one worker; call it inside the event loop. Raises `ConfigMistakes`."""
-    clock = SystemClock()
+def build_world(config: Config, built: Built, sources: Sources, demo_url: str | None) -> World:
+    """Everything for one worker, of what `prepare` has built; call it inside the event loop."""
     settings = config.settings
-    built = prepare(config, sources, clock, keys=keys, secret=secret)
     off = config.unset("providers")
     demo = demo_url or _NO_DEMO
     limits, door = settings.limits, settings.listen.agents
     return World(
         identity=built.identity,
+        attesters=built.attesters,
         policy=built.policy,
         router=Router(settings.models, off),
         providers=Providers.build(settings.providers, timeouts=settings.timeouts, demo_url=demo, off=off),
@@ -169,7 +208,7 @@ def build_world(
         documents=_documents(config, built.identity.own.iss),
         public_url=door.public_url,
         scheme=_scheme(config),
-        clock=clock,
+        clock=built.clock,
         redact=redactor(config),
     )
 

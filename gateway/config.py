@@ -15,6 +15,8 @@ from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from gateway import providers, tools
+from gateway.approvals.settings import WebhooksSettings
+from gateway.attestations.settings import AttesterSettings
 from gateway.core.sources import Sources
 from gateway.identity.settings import SPIFFE_KINDS, AgentSettings, IdentitySettings
 from gateway.identity.spiffe import spiffe_id
@@ -39,7 +41,7 @@ from gateway.settings.types import (
 from gateway.state.settings import StateSettings
 from gateway.telemetry.settings import LogSettings, TelemetrySettings
 from gateway.tools.settings import ToolName, ToolSettings
-from gateway.web.settings import LimitsSettings, ListenSettings, OperatorSettings
+from gateway.web.settings import LimitsSettings, ListenSettings, OperatorSettings, operator_mistakes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +49,8 @@ class Settings:
     """The configuration of Passgate. Relative paths are relative to the file."""
 
     NOT_BUILT: ClassVar[Mapping[str, str]] = {
-        "attesters": "attestations are not built yet",
         "budgets": "budgets are not built yet",
         "cache": "the cache is not built yet",
-        "webhooks": "webhooks are not built yet",
     }
 
     listen: ListenSettings = field(default_factory=ListenSettings)
@@ -73,12 +73,16 @@ class Settings:
     """What agents ask for; a `*` at the end matches what begins alike, the exact or longest name wins."""
     tools: Mapping[ToolName, ToolSettings] = field(default_factory=dict)
     """HTTP tools by name."""
+    attesters: tuple[AttesterSettings, ...] = ()
+    """Whose attestations count, beside what the gateway observes itself."""
     policies: PoliciesSettings = field(default_factory=PoliciesSettings)
     """The policy files."""
     prices: Mapping[PricedModel, tuple[PriceSettings, ...]] = field(default_factory=dict)
     """Additions to the shipped price book and overrides of it, by PROVIDER/MODEL."""
     runs: RunsSettings = field(default_factory=RunsSettings)
     """Runs and their limits."""
+    webhooks: WebhooksSettings = field(default_factory=WebhooksSettings)
+    """Whom the gateway tells of what happens."""
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     """What observers get to see."""
     log: LogSettings = field(default_factory=LogSettings)
@@ -91,6 +95,11 @@ class Settings:
     """What requests may cost the gateway."""
     outbound: OutboundSettings = field(default_factory=OutboundSettings)
     """How connections leave this machine."""
+
+    @property
+    def audit_dir(self) -> Path:
+        """The folder of the decision log."""
+        return self.telemetry.audit or self.state.durable.parent / "audit"
 
     @property
     def worker_count(self) -> int:
@@ -169,7 +178,8 @@ def load(path: Path, sources: Sources) -> Config:
     key_files = (issuer.keys.file for issuer in settings.identity.issuers if issuer.keys and issuer.keys.file)
     ends = (door.tls for door in settings.listen.doors.values() if door.tls is not None)
     tls_files = (file for tls in ends for file in (tls.cert, tls.key, tls.client_ca) if file is not None)
-    watched = (*binder.secret_files, *key_files, *tls_files)
+    attesters = (attester.keys.file for attester in settings.attesters)
+    watched = (*binder.secret_files, *key_files, *attesters, *tls_files)
     return Config(
         settings=settings,
         path=path,
@@ -226,6 +236,8 @@ def _listener_mistakes(settings: Settings) -> _Said:
     for field_name in ("id", "token_sha256"):
         values = [getattr(operator, field_name) for operator in settings.operators]
         yield from _repeated(values, ("operators",), field_name, "operator")
+    for place, problem, remedy in operator_mistakes(settings.operators, settings.identity, settings.agents):
+        yield ("operators", *place), problem, remedy
 
 
 def _identity_mistakes(settings: Settings) -> _Said:
@@ -235,6 +247,7 @@ def _identity_mistakes(settings: Settings) -> _Said:
     domains = [issuer.trust_domain or "" for issuer in issuers]
     yield from _repeated(domains, ("identity", "issuers"), "trust_domain", "issuer")
     yield from _repeated([agent.id for agent in settings.agents], ("agents",), "id", "agent")
+    yield from _repeated([one.name for one in settings.attesters], ("attesters",), "name", "attester")
     yield from _certificate_mistakes(settings)
     yield from _workload_mistakes(settings)
     own = settings.listen.agents.public_url or settings.identity.audience
@@ -338,6 +351,9 @@ def _warnings(settings: Settings, off: Mapping[str, str]) -> _Said:
     yield from _agent_warnings(settings)
     yield from _listener_warnings(settings)
     yield from _idle_warnings(settings)
+    if settings.policies.mode == "shadow":
+        problem = "what rules refuse passes and is only counted, but for those that say mode: enforce"
+        yield ("policies", "mode"), problem, "set it to enforce once the counts are as they should be"
     for section, entries in (("providers", settings.providers), ("tools", settings.tools)):
         for name, entry in entries.items():
             secret = entry.api_key if isinstance(entry, ProviderSettings) else entry.auth
@@ -359,9 +375,6 @@ def _idle_warnings(settings: Settings) -> _Said:
     for name, provider_settings in settings.providers.items():
         if provider_settings.billing is not None:
             yield ("providers", name, "billing"), "no export shows it yet", "it may stand for later"
-    for number, operator in enumerate(settings.operators):
-        if operator.groups:
-            yield ("operators", number, "groups"), "nothing asks for groups yet", "they may stand for later"
 
 
 def _demo_warnings(settings: Settings) -> _Said:

@@ -1,11 +1,12 @@
 """The one page: the whole way of a call, in order. No other module orders these steps, and none calls the next.
 
-1 identify · 2 read · 3 enter run · 4 admit · 7 decide · then for each target, until the first byte is
-out: 11 send · 12 relay · 13 settle. (The numbers between belong to stages that are not built yet.) Whoever
-leaves early leaves through a `Refusal`; what was taken is given back by `async with` on every way out.
+1 identify · 2 read · 3 enter run · 4 admit · 6 gather · 7 decide · 8 approve · then for each target, until the
+first byte is out: 11 send · 12 relay · 13 settle. (The numbers between belong to stages that are not built yet.)
+Whoever leaves early leaves through a `Refusal`; what was taken is given back by `async with` on every way out.
 
 What must hold on this page:
-- Nothing but the anonymous addresses gets past step 1, and nothing past step 7 undecided.
+- Nothing but the anonymous addresses gets past step 1, and nothing past step 8 undecided.
+- What a call rests on is used up before it is sent.
 - From step 1 on a call is a flight: whoever is stopped meanwhile gets no step further, and no new attempt begins.
 - Settlement comes before the last byte: an answer that an agent has in full is on the ledger. Where it
   cannot be put there, the last byte is withheld.
@@ -21,11 +22,14 @@ import contextlib
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
-from gateway.core.call import Address, Call, ClientGone, Exchange, Target
+from gateway.attestation_endpoint import Recorder, post, present, signs_itself
+from gateway.core.approval import Stored
+from gateway.core.attestation import Attestation
+from gateway.core.call import Call, ClientGone, Exchange, Target
 from gateway.core.errors import Refusal
 from gateway.core.money import usd_text
 from gateway.core.principal import Principal
@@ -36,9 +40,11 @@ from gateway.flights import Flight, Flights
 from gateway.identity import check_reach
 from gateway.identity.challenges import challenges
 from gateway.ledger import Bill, Book, ledger_row
+from gateway.observing import observed
 from gateway.outbound import OutboundError
-from gateway.policy import Facts, explain_refusal
-from gateway.relay import relay
+from gateway.permission import Permission
+from gateway.permit import Desk, Permit
+from gateway.relay import Received, relay
 from gateway.routing import Errand
 from gateway.runs import Entrance, Step, name_run, run_key
 from gateway.settlement import Accounts, Attempt
@@ -49,9 +55,16 @@ from gateway.telemetry.trail import Trail
 from gateway.token_endpoint import Granter, TokenRequest
 from gateway.world import World
 
+_WRITES: Final = frozenset({"token", "attest"})
+"""The operations on own addresses that change something durable."""
 
-class Supervisor(Entrance, Granter, Protocol):
+
+class Supervisor(Entrance, Granter, Desk, Recorder, Protocol):
     """What a worker asks of the process that owns the shared state."""
+
+    async def show_approval(self, approval: str, owner: tuple[str, str]) -> Mapping[str, object] | None:
+        """How an approval of this owner stands, `None` where there is none."""
+        ...
 
     async def show_run(self, key: RunKey) -> Mapping[str, object] | None:
         """A run's counters, `None` where this owner never opened it."""
@@ -121,6 +134,11 @@ class Pipeline:
             trail.status, headers, body = world.public(head, address)
             await exchange.reply(trail.status, headers, body)
             return
+        if address.operation == "attest" and signs_itself(head, world):  # what it hands in says who it is
+            self._admit(world)  # 4 admit
+            told = await post(exchange, world, self._supervisor, trail.request_id)  # 1 identify
+            await self._answer_own(exchange, trail, told)
+            return
         asked: TokenRequest | None = None
         if address.operation == "token":  # the one address whose credential is in its body
             asked = await TokenRequest.receive(exchange, address, world, self._supervisor)  # 1 identify
@@ -137,27 +155,21 @@ class Pipeline:
             async with Step(self._supervisor, run, call.kind) as step:  # 3 enter run
                 trail.step = step.number
                 flight.enter_run(step.line)
-                if errand is not None or asked is not None:
+                if errand is not None or address.operation in _WRITES:
                     self._admit(world)  # 4 admit
-                targets = self._decide(trail, principal, call, errand, world)  # 7 decide
-                if errand is None:
-                    if asked is not None:
-                        told = await asked.grant(head, address, world, self._supervisor, flight)
-                    else:
-                        told = await self._told(principal, address, world)
-                    await self._answer_own(exchange, trail, told)
-                    return
-                refusal: Refusal | None = None
-                for number, target in enumerate(targets, 1):  # 11 to 13
+                permission = Permission(self._supervisor, lambda: self.world, trail, principal, call, errand, step)
+                permit = await permission.seek()  # 6 gather, 7 decide, 8 approve
+                async with permit:  # what was used up for a call that is not sent is given back
                     flight.check()
-                    last = number == len(targets)
-                    refusal = await self._attempt(exchange, trail, world, flight, step, errand, target, last=last)
-                    if refusal is None:
-                        return
-                assert refusal is not None  # noqa: S101 - a plan is never empty
-                raise refusal
+                    if errand is None:
+                        told = await self._told(exchange, trail, principal, world, flight, asked)
+                        await self._answer_own(exchange, trail, told)
+                    elif permit.stored is not None:
+                        await self._repeat(exchange, trail, permit.stored)
+                    else:
+                        await self._attempts(exchange, trail, world, flight, step, permit, errand)
 
-    # -- 3, 4, 7: may it go on? -----------------------------------------------------------------------
+    # -- 3, 4: may it go on? --------------------------------------------------------------------------
 
     def _run_of(self, trail: Trail, principal: Principal, call: Call, world: World) -> RunRef | None:
         """The run that the call names; own addresses belong to none."""
@@ -182,26 +194,28 @@ class Pipeline:
             raise Refusal("overloaded", f"{world.calls - 1} calls are under way (limits.concurrency); retry shortly")
         self._book.check()
 
-    def _decide(
-        self, trail: Trail, principal: Principal, call: Call, errand: Errand | None, world: World
-    ) -> tuple[Target, ...]:
-        """Let policy decide, for each target where rules name providers. Gives the targets that are allowed."""
-        facts = Facts.of(principal, call)
-        targets = allowed = errand.targets if errand is not None else ()
-        policy = world.policy
-        if policy.names_providers and targets:
-            decisions = [policy.decide(facts, target.provider) for target in targets]
-            allowed = tuple(t for t, decided in zip(targets, decisions, strict=True) if decided.allowed)
-            decision = next((decided for decided in decisions if decided.allowed), decisions[0])
-        else:
-            decision = policy.decide(facts)
-        trail.decision = decision
-        trail.decision_id = world.decision_id(trail.request_id, principal, facts, allowed=decision.allowed)
-        if not decision.allowed:
-            raise Refusal("policy_denied", explain_refusal(decision, facts), fields={"decision_id": trail.decision_id})
-        return allowed
-
     # -- 11 to 13: carry it ---------------------------------------------------------------------------
+
+    async def _attempts(
+        self,
+        exchange: Exchange,
+        trail: Trail,
+        world: World,
+        flight: Flight,
+        step: Step,
+        permit: Permit,
+        errand: Errand,
+    ) -> None:
+        """Each target in order, until one answers; raises the `Refusal` of the last one."""
+        refusal: Refusal | None = None
+        for number, target in enumerate(permit.targets, 1):
+            flight.check()
+            last = number == len(permit.targets)
+            refusal = await self._attempt(exchange, trail, world, flight, step, permit, errand, target, last=last)
+            if refusal is None:
+                return
+        assert refusal is not None  # noqa: S101 - a plan is never empty
+        raise refusal
 
     async def _attempt(
         self,
@@ -210,6 +224,7 @@ class Pipeline:
         world: World,
         flight: Flight,
         step: Step,
+        permit: Permit,
         errand: Errand,
         target: Target,
         *,
@@ -223,7 +238,7 @@ class Pipeline:
         trail.attempts += 1
         trail.provider = target.provider
         headers = [*self._headers(trail), *sending.notes]
-        attempt = Attempt(self._accounts, trail, flight, step, errand, target, sending)
+        attempt = Attempt(self._accounts, trail, flight, step, permit, errand, target, sending)
         out = world.outbound.send(
             sending.upstream, sending.method, sending.path, sending.headers, sending.body, sending.timeouts
         )
@@ -241,11 +256,14 @@ class Pipeline:
                 attempt.abandon()
             raise
         finally:
+            permit.sent |= out.sent
             trail.upstream += time.perf_counter() - began - waited
         if received.first_byte is not None:
             trail.first_byte = received.first_byte - trail.began
         fault = received.fault
-        charge = await attempt.settle(received, final=last or fault is None or not fault.elsewhere)  # 13 settle
+        final = last or fault is None or not fault.elsewhere
+        seen = self._observed(trail, world, received)
+        charge = await attempt.settle(received, final=final, attestations=seen, own_headers=len(headers))  # 13 settle
         if fault is not None:
             return fault.refusal
         trail.status, trail.outcome = received.status, received.outcome
@@ -255,29 +273,77 @@ class Pipeline:
         await received.finish(exchange)
         return None
 
+    @staticmethod
+    def _observed(trail: Trail, world: World, received: Received) -> tuple[Attestation, ...]:
+        """What rules let the gateway attest of this answer."""
+        call, run, principal = trail.call, trail.run, trail.principal
+        observations = world.policy.observations(call.tool) if call is not None and call.tool else ()
+        if not observations or run is None or call is None or principal is None:
+            return ()
+        return tuple(
+            observed(
+                observations,
+                call,
+                received,
+                principal=principal,
+                run=run.key,
+                request_id=trail.request_id,
+                limits=world.json_limits,
+                at=world.clock.now(),
+            )
+        )
+
     # -- what the gateway answers itself ----------------------------------------------------------------
 
-    async def _told(self, principal: Principal, address: Address, world: World) -> Mapping[str, object]:
-        """Model lists, and what the gateway tells an agent about its own runs and calls; raises `Refusal`."""
-        if address.operation == "own_run":
-            run = await self._supervisor.show_run(run_key(principal, address.variables["run"]))
-            if run is None:
-                raise Refusal("run_unknown", "there is no such run of this agent; check its id")
-            return run
-        if address.operation == "own_call":
-            await self._book.flush()  # a call that was answered a moment ago is told of
-            call = await self._supervisor.show_call(address.variables["request_id"], principal.owner)
-            if call is None:
-                raise Refusal("object_unknown", "this agent made no such call in the last 24 hours; check its id")
-            return call
-        return world.models_for(principal, address)
+    async def _told(
+        self,
+        exchange: Exchange,
+        trail: Trail,
+        principal: Principal,
+        world: World,
+        flight: Flight,
+        asked: TokenRequest | None,
+    ) -> Mapping[str, object]:
+        """A token, what became of attestations, model lists, what an agent may know of its own; raises `Refusal`."""
+        address, supervisor = trail.address, self._supervisor
+        if address is None:
+            raise ValueError("what has no address has no answer")
+        variables = address.variables
+        match address.operation:
+            case "token" if asked is not None:
+                return await asked.grant(exchange.head, address, world, supervisor, flight)
+            case "attest":
+                return await present(exchange, principal, world, supervisor, trail.request_id)
+            case "own_run":
+                found = await supervisor.show_run(run_key(principal, variables["run"]))
+                unknown = Refusal("run_unknown", "there is no such run of this agent; check its id")
+            case "own_call":
+                await self._book.flush()  # a call that was answered a moment ago is told of
+                found = await supervisor.show_call(variables["request_id"], principal.owner)
+                unknown = Refusal("object_unknown", "this agent made no such call in the last 24 hours; check its id")
+            case "own_approval":
+                found = await supervisor.show_approval(variables["id"], principal.owner)
+                unknown = Refusal("object_unknown", "there is no such approval of this agent; check its id")
+            case _:
+                return world.models_for(principal, address)
+        if found is None:
+            raise unknown
+        return found
+
+    async def _repeat(self, exchange: Exchange, trail: Trail, stored: Stored) -> None:
+        """An approved call was carried out before: its answer again, at no cost."""
+        self._book.post(ledger_row(trail, Bill(outcome="replayed", status=stored.status)))
+        trail.recorded, trail.status, trail.outcome = 0, stored.status, "replayed"
+        headers = [*self._headers(trail), ("gateway-replayed", "true"), *stored.headers]
+        await exchange.reply(stored.status, headers, stored.body)
 
     async def _answer_own(self, exchange: Exchange, trail: Trail, told: Mapping[str, object]) -> None:
         headers = [*self._headers(trail), ("content-type", "application/json")]
-        if trail.address is not None and trail.address.operation == "token":
+        operation = trail.address.operation if trail.address is not None else ""
+        if operation == "token":
             headers.append(("cache-control", "no-store"))  # RFC 6749 §5.1
-        trail.status = 200
-        await exchange.reply(200, headers, msgspec.json.encode(told))
+        trail.status = 201 if operation == "attest" else 200
+        await exchange.reply(trail.status, headers, msgspec.json.encode(told))
 
     async def _refuse(self, exchange: Exchange, trail: Trail, world: World, refusal: Refusal) -> None:
         """Answer in the caller's dialect; a stream that has begun ends with an error event.

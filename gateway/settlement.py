@@ -11,11 +11,14 @@ import contextlib
 import time
 from typing import NamedTuple
 
+from gateway.core.approval import ApprovedOutcome
+from gateway.core.attestation import Attestation
 from gateway.core.call import Target
 from gateway.core.errors import Refusal
 from gateway.flights import Flight
-from gateway.ledger import Bill, Book, ledger_row
+from gateway.ledger import Bill, Book, Posting, ledger_row
 from gateway.outbound import Aborted, OutboundError
+from gateway.permit import Permit
 from gateway.relay import Received, broken_off
 from gateway.routing import FREE, Charge, Dispatch, Errand
 from gateway.runs import Step
@@ -35,7 +38,7 @@ class Accounts(NamedTuple):
 class Attempt:
     """One attempt to carry a call to a target; one of its methods ends it."""
 
-    __slots__ = ("_accounts", "_errand", "_flight", "_sending", "_step", "_target", "_trail")
+    __slots__ = ("_accounts", "_errand", "_flight", "_permit", "_sending", "_step", "_target", "_trail")
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Attempt:
         trail: Trail,
         flight: Flight,
         step: Step,
+        permit: Permit,
         errand: Errand,
         target: Target,
         sending: Dispatch,
@@ -51,14 +55,18 @@ class Attempt:
         self._trail = trail
         self._flight = flight
         self._step = step
+        self._permit = permit
         self._errand = errand
         self._target = target
         self._sending = sending
 
-    async def settle(self, received: Received, *, final: bool) -> Charge:
+    async def settle(
+        self, received: Received, *, final: bool, attestations: tuple[Attestation, ...] = (), own_headers: int = 0
+    ) -> Charge:
         """An answer came. Gives its charge; raises `Refusal`, after which the answer's last byte may not go.
 
-        `final` says that no other target will be asked. What the stop of an agent cut short is settled as cancelled.
+        `final` says that no other target will be asked. `attestations` are what was observed; the first `own_headers`
+        of the answer are the gateway's. What the stop of an agent cut short is settled as cancelled.
         """
         stopped = self._flight.stopped
         if stopped is not None and (received.aborted or received.gone):
@@ -68,7 +76,13 @@ class Attempt:
         self._note(charge, received)
         refusal = received.fault.refusal if received.fault is not None else received.broken
         bill = self._bill(charge, received.outcome, refusal, received.status, received.upstream_request_id)
-        await self._post(bill, final=final)
+        outcome = None
+        if final and received.broken is None and received.fault is None:
+            body = None if received.streamed else received.last
+            outcome = self._permit.outcome(received.status, received.headers[own_headers:], body)
+        elif final:
+            outcome = self._permit.in_doubt
+        await self._post(bill, final=final, attestations=attestations, outcome=outcome)
         return charge
 
     async def broke(self, error: OutboundError, *, last: bool) -> Refusal:
@@ -87,7 +101,8 @@ class Attempt:
         self._count(("cancelled" if outcome == "cancelled" else "broken") if error.sent else "not_sent")
         if error.sent:
             charge = self._errand.charge(self._target, None, "", 0, time.time())
-            await self._post(self._bill(charge, outcome, refusal, refusal.status), final=last)
+            bill, doubt = self._bill(charge, outcome, refusal, refusal.status), self._permit.in_doubt
+            await self._post(bill, final=last, outcome=doubt if last else None)
         elif last:  # nothing to pay, but a refusal, and perhaps what the attempts before it cost
             await self._post(self._bill(FREE, "refused", refusal, refusal.status), final=self._step.owes)
         return refusal
@@ -102,16 +117,25 @@ class Attempt:
         row = ledger_row(self._trail, self._bill(charge, "cancelled", None, 0))
         step = self._step
         with contextlib.suppress(Refusal):  # it is kept in memory all the same, and there is nobody to tell
-            self._accounts.book.post(row, step.delta(charge.usage.total, charge.cost) if step.in_run else None)
+            delta = step.delta(charge.usage.total, charge.cost) if step.in_run else None
+            self._accounts.book.post(row, delta, self._permit.in_doubt)
 
-    async def _post(self, bill: Bill, *, final: bool) -> None:
+    async def _post(
+        self,
+        bill: Bill,
+        *,
+        final: bool,
+        attestations: tuple[Attestation, ...] = (),
+        outcome: ApprovedOutcome | None = None,
+    ) -> None:
         """Raises `store_unavailable`, or for an effect that was done `step_in_doubt`."""
         row, call, step = ledger_row(self._trail, bill), self._trail.call, self._step
         self._trail.recorded = bill.attempt
         try:
-            if step.in_run and final:
-                delta = step.delta(bill.usage.total, bill.cost)
-                await asyncio.shield(self._accounts.book.post_durable([row], delta))
+            if final and (step.in_run or outcome is not None):
+                delta = step.delta(bill.usage.total, bill.cost) if step.in_run else None
+                posting = Posting((row,), delta, attestations, outcome)
+                await asyncio.shield(self._accounts.book.post_durable(posting))
             else:
                 self._accounts.book.post(row)
                 if not final:

@@ -14,8 +14,10 @@ from typing import Final
 
 import msgspec
 
+from gateway.attestations import Attesters
 from gateway.core.call import Address, Call, Exchange, Head
 from gateway.core.clock import Clock
+from gateway.core.decision import Decision
 from gateway.core.principal import Agent, Principal
 from gateway.dialects import DIALECTS, JsonLimits, json_body
 from gateway.dialects.addresses import missing
@@ -27,6 +29,7 @@ from gateway.providers import Providers
 from gateway.routing import Errand, LlmErrand, Pricing, Router, ToolErrand
 from gateway.runs.settings import RunsSettings
 from gateway.telemetry.redact import Redactor
+from gateway.telemetry.trail import Trail
 from gateway.tools import Tools, tool_read
 
 _LARGE_BODY: Final = 256 * 1024
@@ -40,6 +43,7 @@ class World:
     """The parts of one configuration; shared by all calls that began under it."""
 
     identity: Identity
+    attesters: Attesters
     policy: PolicySet
     router: Router
     providers: Providers
@@ -57,7 +61,7 @@ class World:
     clock: Clock
     redact: Redactor
     calls: int = 0  # under way
-    _refused: dict[tuple[tuple[str, str], Facts], tuple[str, float]] = field(default_factory=dict)
+    _refused: dict[tuple[object, ...], tuple[str, float]] = field(default_factory=dict)
 
     async def read(self, exchange: Exchange, address: Address) -> tuple[Call, Errand | None]:
         """2: what is asked. An own address has no errand; an unknown one is refused here, after identification."""
@@ -96,18 +100,21 @@ class World:
             return required == "always" or (required == "tools" and call.kind == "tool")
         return agent.category in required
 
-    def decision_id(self, request_id: str, principal: Principal, facts: Facts, *, allowed: bool) -> str:
-        """The decision of this request; a refusal that repeats within a minute keeps its first id."""
-        own = "dec_" + request_id.removeprefix("req_")
-        if allowed:
-            return own
-        key, now = (principal.owner, facts), self.clock.monotonic()
-        known = self._refused.get(key)
-        if known is None or known[1] <= now:
+    def decision_id(self, trail: Trail, decision: Decision, facts: Facts, call: Call) -> str:
+        """The decision of this request; a refusal of the same call that repeats within a minute keeps its first id."""
+        if decision.effect == "deny":
+            known = self._refused.get(_same_refusal(trail, decision, facts, call))
+            if known is not None and known[1] > self.clock.monotonic():
+                return known[0]
+        return "dec_" + trail.request_id.removeprefix("req_")
+
+    def remember_refusal(self, trail: Trail, decision: Decision, facts: Facts, call: Call) -> None:
+        """The decision is in the log: who repeats a call that it refused is told of it, for a minute from the first."""
+        if decision.effect == "deny" and trail.decision_id[4:] == trail.request_id[4:]:
             if len(self._refused) >= _REMEMBERED:
                 self._refused.clear()
-            known = self._refused[key] = own, now + _SAME_REFUSAL
-        return known[0]
+            until = self.clock.monotonic() + _SAME_REFUSAL
+            self._refused[_same_refusal(trail, decision, facts, call)] = trail.decision_id, until
 
     def models_for(self, principal: Principal, address: Address) -> Mapping[str, object]:
         """The models that this agent may use, as OpenAI lists them; or one of them, `model_unknown` for any other."""
@@ -125,7 +132,7 @@ class World:
         if not may_reach(principal, model):
             return False
         facts = Facts.of(principal, Call("llm", "openai", "chat", "POST", model=model))
-        if not self.policy.names_providers:
+        if not self.policy.per_target:
             return self.policy.decide(facts).allowed
         targets = self.router.plan(self.router.route(model), model)
         return any(self.policy.decide(facts, target.provider).allowed for target in targets)
@@ -146,10 +153,21 @@ class World:
         return self.redact("".join(traceback.format_exception(error, limit=-6)))
 
     async def close_when_idle(self) -> None:
-        """Close the connections once no call is left that began here."""
+        """Close the connections, and let the rules go, once no call is left that began here."""
         while self.calls:  # noqa: ASYNC110 - an event would cost every call, this costs a reload
             await asyncio.sleep(_IDLE_CHECK)
         await self.outbound.close()
+        for _ in self.policy.let_go():
+            await asyncio.sleep(0)
+
+
+def _same_refusal(trail: Trail, decision: Decision, facts: Facts, call: Call) -> tuple[object, ...]:
+    """What two refusals have in common that are told as one."""
+    head, run = trail.head, trail.run.key if trail.run is not None else None
+    owner = trail.principal.owner if trail.principal is not None else None
+    reasons = tuple((reason.rule, reason.clause, reason.code) for reason in decision.reasons)
+    asked = hash((owner, run, facts, head.method, head.path, head.query, call.body))
+    return asked, decision.policy_hash, decision.code, reasons
 
 
 def _model(name: str) -> dict[str, object]:

@@ -30,6 +30,7 @@ providers:
 models:
   small: {targets: [{provider: demo}]}
 """
+ATTESTER = "{name: fraud, keys: {file: fraud.json}, may_attest: [check]}"
 
 
 def loaded(text: str, variables: Mapping[str, str] | None = None, /, **files: str) -> Config:
@@ -132,14 +133,18 @@ def test_mistakes_of_binding_and_of_cross_checks_come_together() -> None:
         ("models:", "listen: {admin: {bind: '0.0.0.0:9901'}}\nmodels:", "without operators and listen.admin.tls"),
         ("models:", "listen: {agents: {bind: '127.0.0.1:9901'}}\nmodels:", "binds 127.0.0.1:9901 already"),
         ("models:", "state: {durable: 'postgresql://x'}\nmodels:", "PostgreSQL is not built yet"),
-        ("models:", "policies: {mode: shadow}\nmodels:", "shadow is not built yet"),
+        ("models:", "policies: {mode: dry}\nmodels:", "policies.mode: 'dry' is not among the choices"),
+        ("models:", f"attesters: [{ATTESTER}]\nmodels:".replace("fraud", "gateway"), "the name gateway is reserved"),
+        ("models:", f"attesters: [{ATTESTER}, {ATTESTER}]\nmodels:", "another attester has this name"),
+        ("models:", f"attesters: [{ATTESTER}]\nmodels:".replace("[check]", "[]"), "the list is empty"),
+        ("models:", f"attesters: [{ATTESTER}]\nmodels:".replace("[check]", "['*']"), "is not a step's name"),
         ("models:", "limits: {body: 1 GiB}\nmodels:", "so that no body fits"),
         ("models:", "prices: {a/b: [{input: 1}, {input: 2}]}\nmodels:", "another price has this from"),
         ("models:", "prices: {a/b: [{from: 2026-01-01}]}\nmodels:", "no price is named"),
         ("'builtin:demo'", "'https://127.1/v1'", "neither a host name nor an IP address"),
         *(
             ("models:", f"{key}: [x]\nmodels:", f"{key}: ")
-            for key in ("attesters", "budgets", "cache", "webhooks")
+            for key in ("budgets", "cache", "webhooks")
         ),
     ],
 )  # fmt: skip
@@ -368,3 +373,50 @@ def test_an_agent_that_no_svid_can_name(kinds: str, subject: str, says: str) -> 
     (found,) = mistakes(authorities + text)
     assert says in found
     assert "spiffe://acme.example/..." in found
+
+
+DESK = "operators:\n  - {id: desk, roles: [viewer], issuer: dev, subject: user/desk}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ("issuer: dev, subject: user/desk", "issuer: corp, subject: user/desk", 2, "there is no issuer corp;"),
+        (", issuer: dev, subject: user/desk", "", 2, "operators[0]: nothing says whose tokens are this operator's"),
+        ("issuer: dev, ", "", 2, "operators[0]: nothing says whose tokens are this operator's"),
+        (", subject: user/desk", "", 2, "operators[0].subject: nothing says whom the issuer vouches for"),
+        ("subject: user/desk", f"subject: user/desk, token_sha256: {'a' * 64}", 2, "has tokens of an issuer too"),
+        ("user/desk", "user/*", 2, "'user/*' would be many people"),
+        (
+            "identity:",
+            "  - {id: b, roles: [viewer], issuer: dev, subject: user/desk}\nidentity:",
+            4,
+            "operator desk has",
+        ),
+        ("subject: user/desk", "subject: 'agent:a'", 2, "agent a has tokens with this subject"),
+        ('"agent:a"', '"user/*"', 2, "agent a has tokens with this subject"),
+        ("identity:", "identity:\n  require_proof: true", 2, "the admin listener takes no proof"),
+        ("name: dev", "name: dev, require_proof: true", 2, "the admin listener takes no proof"),
+    ],
+)
+def test_operators_of_an_issuer(old: str, new: str, line: int, says: str) -> None:
+    """An operator is one person of one issuer, whom no other entry and no agent could be taken for."""
+    (operator,) = loaded(DESK + MINIMAL).settings.operators
+    assert (operator.issuer, operator.subject, operator.token_sha256) == ("dev", "user/desk", "")
+    (found,) = mistakes((DESK + MINIMAL).replace(old, new, 1))
+    assert found.startswith(f"c/config.yaml:{line}: operators[")
+    assert says in found
+
+
+def test_operators_and_agents_that_are_told_apart() -> None:
+    """Claims tell an agent's tokens from a person's; an issuer of certificates alone signs none for anybody."""
+    app = MINIMAL.replace('subject: "agent:a"', 'subject: "user/*", claims: {azp: assistant}')
+    assert loaded(DESK + app).settings.operators[0].id == "desk"
+    (found,) = mistakes(f"operators: [{{id: desk, roles: [viewer], issuer: mesh, subject: x}}]\n{MESH.lstrip()}")
+    assert "operators[0].issuer: issuer mesh signs no tokens" in found
+
+
+def test_attesters_keys_are_watched() -> None:
+    """W24: a key that is taken out of its file is taken over by itself, like those of issuers."""
+    config = loaded(f"{MINIMAL}attesters: [{ATTESTER}]\n")
+    assert [path.name for path in config.watched] == ["keys.json", "fraud.json"]

@@ -42,8 +42,10 @@ INVENTORY: Final = (
     Served("GET", "/v1/models/{id...}", "openai", "model", under_runs=True),
     Served("HEAD", "/v1", "openai", "prefix", anonymous=True, under_runs=True),
     Served("*", "/tools/{tool}/{path...}", "http", "tool", under_runs=True),
+    Served("POST", "/gateway/v1/attestations", "own", "attest"),
     Served("GET", "/gateway/v1/runs/{run}", "own", "own_run"),
     Served("GET", "/gateway/v1/calls/{request_id}", "own", "own_call"),
+    Served("GET", "/gateway/v1/approvals/{id}", "own", "own_approval"),
     Served("POST", "/oauth/token", "oauth", "token"),
     Served("GET", "/.well-known/jwks.json", "well_known", "jwks", anonymous=True),
     Served("GET", "/.well-known/oauth-protected-resource", "well_known", "protected_resource", anonymous=True),
@@ -85,7 +87,7 @@ _NOT_BUILT: Final = (
     (re.compile(r"/v1/messages(/.*)?"), "the Anthropic dialect"),
     (re.compile(r"/v1beta(/.*)?"), "the Gemini dialect"),
     (re.compile(r"/\.well-known/oauth-(authorization-server|protected-resource)/.*"), "this OAuth address"),
-    (re.compile(r"/gateway/v1/(attestations|budget|approvals(/.*)?)"), "this address of the gateway's own"),
+    (re.compile(r"/gateway/v1/budget"), "this address of the gateway's own"),
 )
 
 # RFC 3986 pchar, without percent-encoded `.`, `/`, `\` and control characters, and without dot segments.

@@ -7,8 +7,9 @@ output cap, and the request for usage in a stream. `openai_chat_answer` reads wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -42,6 +43,10 @@ Within messages, tool arguments and JSON schemas such names are data and pass.
 
 _MAX_MODEL: Final = 256
 _CAPS: Final = ("max_tokens", "max_completion_tokens")
+_OWN_TOOLS: Final = frozenset({"function", "custom"})
+"""The types of tools that the agent runs itself; whatever else stands in `tools` is the provider's."""
+_SEARCHES: Final = ("web_search_options", "search_parameters", "enable_search", "web_search")
+"""Members by which one or another provider is told to search the web."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,11 @@ class OutputCap:
     default: int | None = None
     maximum: int | None = None
     field: str = "max_completion_tokens"
+
+    def lowered(self, most: int) -> OutputCap:
+        """The same rule, with `most` as the maximum where that is less."""
+        default = None if self.default is None else min(self.default, most)
+        return replace(self, default=default, maximum=most if self.maximum is None else min(self.maximum, most))
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -103,7 +113,41 @@ def read(body: bytes, limits: JsonLimits, *, checked: bool = False) -> Call:
         model=model,
         stream=stream is True,
         content_type="application/json",
+        hosted_tools=_hosted_tools(request),
     )
+
+
+def _hosted_tools(request: Mapping[str, object]) -> tuple[str, ...]:
+    """The tools that the provider would run itself, each once.
+
+    What stands in `tools` and is not the agent's own (a remote MCP server as `mcp/{host}`), plug-ins as
+    `plugin/{id}`, and the members that switch searching on.
+    """
+    found = ["web_search" for name in _SEARCHES if request.get(name) not in (None, False)]
+    for member, read in (("tools", _hosted_tool), ("plugins", _plugin)):
+        entries = request.get(member)
+        if isinstance(entries, list):
+            found += filter(None, map(read, entries))
+    return tuple(dict.fromkeys(found)) if found else ()
+
+
+def _hosted_tool(tool: object) -> str:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind in _OWN_TOOLS:
+        return ""
+    if kind == "mcp" and isinstance(tool, dict):
+        try:
+            return (
+                f"mcp/{urlsplit(str(tool.get('server_url') or tool.get('connector_id') or '')).hostname or 'unknown'}"
+            )
+        except ValueError:
+            return "mcp/unknown"
+    return kind[:_MAX_MODEL] if isinstance(kind, str) and kind else "unknown"
+
+
+def _plugin(plugin: object) -> str:
+    name = plugin.get("id") if isinstance(plugin, dict) else None
+    return f"plugin/{name[:_MAX_MODEL]}" if isinstance(name, str) and name else "plugin/unknown"
 
 
 def prepare(call: Call, model: str, cap: OutputCap | None) -> Prepared:

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from gateway.core.approval import ApprovedOutcome
 from gateway.core.clock import Clock
 from gateway.core.errors import Refusal
 from gateway.core.row import LedgerRow
@@ -103,13 +104,13 @@ class Book:
         if trouble is not None:
             raise Refusal("store_unavailable", _SENTENCE, detail=trouble)
 
-    def post(self, row: LedgerRow, delta: RunDelta | None = None) -> None:
-        """Take the row of a call outside a run, or with its `delta` of one in a run that nobody waits for.
+    def post(self, row: LedgerRow, delta: RunDelta | None = None, outcome: ApprovedOutcome | None = None) -> None:
+        """Take the row of a call outside a run, or with its `delta` and `outcome` of one that nobody waits for.
 
         Raises `Refusal` (`store_unavailable`) where it could not be written down: then the answer
         may not be given as complete. The row is still kept in memory and sent.
         """
-        posting = Posting((row,), delta)
+        posting = Posting((row,), delta, outcome=outcome)
         record = frame(posting)
         self._queue(posting)
         try:
@@ -117,17 +118,16 @@ class Book:
         except OSError:
             raise Refusal("store_unavailable", _SENTENCE, detail=self._disk_trouble) from None
 
-    async def post_durable(self, rows: Sequence[LedgerRow], delta: RunDelta, *, patience: float = 10.0) -> None:
-        """Take the rows of a step and what it adds to its run; returns after the commit.
+    async def post_durable(self, posting: Posting, *, patience: float = 10.0) -> None:
+        """Take the rows of a step and all that is committed with them; returns after the commit.
 
         Raises `Refusal` (`store_unavailable`) where the commit did not come within `patience`
         seconds or failed: then the outcome may not be given to the agent. The posting is kept
         nevertheless, and committed as soon as that works: the money was spent. Cancelling the
         caller does not take it back.
         """
-        if not rows:
+        if not posting.rows:
             raise ValueError("what a step adds to its run is tied to its rows; there are none")
-        posting = Posting(tuple(rows), delta)
         record = frame(posting)
         self._queue(posting)
         # The caller waits for the commit, so its file may fail; after a kill it tells what was spent.

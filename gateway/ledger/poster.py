@@ -14,11 +14,15 @@ from typing import Final
 
 from msgspec.structs import astuple
 
+from gateway.core.approval import ApprovedOutcome
+from gateway.core.attestation import Attestation
 from gateway.core.row import COLUMNS, LedgerRow
 from gateway.core.run import RunDelta
 from gateway.ledger.posting import Batch, Posting
 from gateway.ledger.seen import Seen
 from gateway.state import Durable, StoreUnavailable
+from gateway.state.approvals import finish
+from gateway.state.attestations import add
 from gateway.state.runs import add_to_run
 
 _INSERT: Final = (
@@ -34,6 +38,8 @@ class Posted:
     rows: tuple[LedgerRow, ...]
     deltas: tuple[RunDelta, ...]
     rejected: tuple[LedgerRow, ...] = ()
+    outcomes: tuple[tuple[ApprovedOutcome, str], ...] = ()  # of approved calls, each with its request's id
+    attestations: tuple[Attestation, ...] = ()  # what was observed
 
 
 class Poster:
@@ -65,6 +71,8 @@ class Poster:
         rows: list[LedgerRow] = []
         deltas: list[RunDelta] = []
         rejected: list[LedgerRow] = []
+        outcomes: list[tuple[ApprovedOutcome, str]] = []
+        attestations: list[Attestation] = []
         for posting in batch.postings:
             try:
                 posted = await self._commit((posting,))
@@ -73,18 +81,28 @@ class Poster:
             else:
                 rows += posted.rows
                 deltas += posted.deltas
-        return Posted(tuple(rows), tuple(deltas), tuple(rejected))
+                outcomes += posted.outcomes
+                attestations += posted.attestations
+        return Posted(tuple(rows), tuple(deltas), tuple(rejected), tuple(outcomes), tuple(attestations))
 
 
 def _apply(conn: sqlite3.Connection, postings: tuple[Posting, ...], seen: Seen) -> Posted:
     cursor = conn.cursor()
     rows: list[LedgerRow] = []
     deltas: list[RunDelta] = []
+    outcomes: list[tuple[ApprovedOutcome, str]] = []
+    attestations: list[Attestation] = []
     for posting in postings:
         new = [row for row in posting.rows if cursor.execute(_INSERT, astuple(row)).rowcount]
         rows += new
         if posting.delta is not None and new:
             add_to_run(conn, posting.delta, posting.rows[-1].time)
             deltas.append(posting.delta)
+        if new:
+            attestations += (one for one in posting.attestations if add(conn, one, one.at))
+        if posting.outcome is not None and new:
+            request_id = posting.rows[-1].request_id
+            if finish(conn, posting.outcome, request_id, posting.rows[-1].time) is not None:
+                outcomes.append((posting.outcome, request_id))
     seen.note(conn, rows)
-    return Posted(tuple(rows), tuple(deltas))
+    return Posted(tuple(rows), tuple(deltas), outcomes=tuple(outcomes), attestations=tuple(attestations))

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.core.approval import ApprovedOutcome
+from gateway.core.attestation import Attestation
 from gateway.core.row import COLUMNS, LedgerRow
 from gateway.core.run import RunDelta
 
@@ -30,6 +32,8 @@ class Posting(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     rows: tuple[LedgerRow, ...]
     delta: RunDelta | None = None
+    attestations: tuple[Attestation, ...] = ()  # what was observed in this call
+    outcome: ApprovedOutcome | None = None
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -110,4 +114,4 @@ def _clean(posting: Posting) -> Posting:
             if isinstance(value := getattr(row, name), str)
         }
         rows.append(msgspec.structs.replace(row, **texts))
-    return Posting(tuple(rows), posting.delta)
+    return Posting(tuple(rows), posting.delta, posting.attestations, posting.outcome)

@@ -3,7 +3,10 @@
 A frame is four bytes of length (big-endian) and a MessagePack value. Every message is one of the
 structs below; msgspec checks its shape on the way in. Either side may ask (`request`) or tell
 (`tell`); what is asked is answered by the other side's handler, an exception there comes back as
-the `Refusal` it was, or as `ChannelError`.
+the `Refusal` it was, or as `ChannelError`. A handler that need not wait answers at once, without a
+task: the decision log is asked for every call.
+
+Messages and channel are one file because what travels is a union that the channel decodes.
 """
 
 from __future__ import annotations
@@ -11,11 +14,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Final, TypeVar, cast
 
 import msgspec
 
+from gateway.core.approval import ApprovalAsk, ApprovalKey, Standing
+from gateway.core.attestation import Attestation, Use
 from gateway.core.errors import Refusal, Repeat
 from gateway.core.principal import StopKey
 from gateway.core.run import RunKey, RunRef
@@ -29,6 +35,7 @@ _HEADER: Final = 4
 _CONGESTED: Final = 1024 * 1024
 _LAST_WORDS: Final = 5.0
 """Seconds in which what was said before an end must have been heard."""
+_GONE: Final = "the other process is gone"
 
 
 class Message(msgspec.Struct, tag=True, array_like=True, gc=False):
@@ -43,6 +50,7 @@ class Prepare(Message):
     files: dict[str, bytes]
     dirs: dict[str, Listed]
     variables: dict[str, str | None]
+    policies: bytes  # the image of its rules
     demo_url: str | None
 
 
@@ -177,6 +185,112 @@ class Granted(Message):
     token: str
 
 
+class Gather(Message):
+    """Worker → supervisor: record what was presented with a call, and tell what its run has attested; see `Gathered`.
+
+    `names` are those that a posted attestation may call the agent by; `across` names steps of which what did not
+    pass counts in any run, each with the time (epoch microseconds) since when.
+    """
+
+    run: RunKey
+    names: tuple[str, ...]
+    across: tuple[tuple[str, int], ...]
+    presented: tuple[Attestation, ...]
+
+
+class Gathered(Message):
+    """The reply to `Gather`: oldest first; `seen` is the number of the last one of all that was recorded."""
+
+    attestations: tuple[Attestation, ...]
+    seen: int
+
+
+class Present(Message):
+    """Worker → supervisor: record attestations; answered (`Recorded`) once they are durable."""
+
+    attestations: tuple[Attestation, ...]
+
+
+class Recorded(Message):
+    """The reply to `Present`: for each whether it was new."""
+
+    new: tuple[bool, ...]
+
+
+class Consume(Message):
+    """Worker → supervisor: use up what a call rests on, all of it or nothing; answered once that is durable.
+
+    Refused (`attestation_required`) where something is used up already, or where one of `steps` was attested after
+    `seen` not to have passed in the same run.
+    """
+
+    holder: str  # the request, or the approval that it was kept for
+    uses: tuple[Use, ...]
+    run: RunKey
+    names: tuple[str, ...]
+    steps: tuple[str, ...]
+    seen: int
+
+
+class Release(Message):
+    """Worker → supervisor: give back what this holder had used up: its call was certainly not sent."""
+
+    holder: str
+
+
+class Decided(Message):
+    """Worker → supervisor: lines for the decision log; answered once they are in it."""
+
+    records: list[bytes]
+
+
+class FindApproval(Message):
+    """Worker → supervisor: is there an approval of this very call? Answered with `Stands`."""
+
+    key: ApprovalKey
+
+
+class Hold(Message):
+    """Worker → supervisor: hold a call; the approval that there is, or a new pending one (`Stands`)."""
+
+    ask: ApprovalAsk
+
+
+class AwaitApproval(Message):
+    """Worker → supervisor: answered (`Stands`) once the approval is decided, or after so many seconds."""
+
+    id: str
+    seconds: float
+
+
+class Claim(Message):
+    """Worker → supervisor: carry an approved call out, once; answered with `Stands`."""
+
+    id: str
+    request_id: str
+
+
+class Unclaim(Message):
+    """Worker → supervisor: an approved call was certainly not sent; the approval stands as before."""
+
+    id: str
+    request_id: str
+
+
+class ShowApproval(Message):
+    """Worker → supervisor: what this owner may read of an approval."""
+
+    id: str
+    iss: str
+    subject: str
+
+
+class Stands(Message):
+    """How an approval stands, `None` where there is none."""
+
+    standing: Standing | None
+
+
 class Done(Message):
     """A reply without content, or with plain values."""
 
@@ -230,13 +344,18 @@ class Failed(Message):
 AnyMessage = (
     Prepare | Hello | Welcome | Stops | Beat | Keys | FetchKeys | FirstUse | Fresh
     | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
-    | Grant | Granted | Done | EnteredRun | Refused | Failed
+    | Grant | Granted | Gather | Gathered | Present | Recorded | Consume | Release | Decided
+    | FindApproval | Hold | AwaitApproval | Claim | Unclaim | ShowApproval | Stands
+    | Done | EnteredRun | Refused | Failed
 )  # fmt: skip
 _encode: Final = msgspec.msgpack.Encoder().encode
 # (n, message): a positive n asks, its negative answers, 0 tells.
 _decode: Final = msgspec.msgpack.Decoder(tuple[int, AnyMessage]).decode
+_DONE: Final = Done()
 
-Handler = Callable[[AnyMessage], Awaitable[AnyMessage | None]]
+Answer = AnyMessage | Coroutine[object, object, AnyMessage | None] | None
+"""What a handler gives: the answer, or what must be waited for until there is one."""
+Handler = Callable[[AnyMessage], Answer]
 Reply = TypeVar("Reply", bound=Message)
 
 
@@ -244,24 +363,36 @@ class ChannelError(Exception):
     """The other side is gone or failed to answer."""
 
 
-class Channel:
+def trouble(answer: AnyMessage) -> Refusal | ChannelError:
+    """What an answer that is not the wanted one stands for, to be raised."""
+    if isinstance(answer, Refused):
+        return answer.refusal()
+    return ChannelError(answer.error if isinstance(answer, Failed) else f"{type(answer).__name__} is no answer to that")
+
+
+def _tell(future: asyncio.Future[AnyMessage], answer: AnyMessage) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+class Channel(asyncio.Protocol):
     """One end of the channel. `handle` answers what the other side asks; `closed` is set when it left.
 
     `failed` hears, in words for the log, what went wrong with a message that nobody waits for an answer to.
     """
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler, failed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, handle: Handler, failed: Callable[[str], None]) -> None:
         """Use `open`."""
-        self._reader, self._writer = reader, writer
         self._handle = handle
         self._failed = failed
-        self._asked: dict[int, asyncio.Future[AnyMessage]] = {}
+        self._transport: asyncio.Transport
+        self._lost = asyncio.Event()
+        self._part = bytearray()  # the beginning of a frame
+        self._needed = 0  # bytes until it is whole, as far as is known
+        self._asked: dict[int, Callable[[AnyMessage], None]] = {}
         self._last = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = asyncio.Event()
-        self._reading = asyncio.create_task(self._read())
 
     @classmethod
     async def open(
@@ -269,48 +400,51 @@ class Channel:
     ) -> Channel:
         """Take over one end of a socket pair."""
         sock.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
-        return cls(reader, writer, handle, failed)
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(lambda: cls(handle, failed), sock=sock)
+        return channel
 
     def tell(self, message: AnyMessage) -> None:
         """Send without waiting for anything; silent when the other side is gone."""
         self._send(0, message)
 
+    def ask(self, message: AnyMessage, answered: Callable[[AnyMessage], None]) -> int:
+        """Ask; `answered` hears the answer, also where it is `Refused` or `Failed`. Gives the question's number."""
+        self._last += 1
+        if self.closed.is_set():
+            answered(Failed(_GONE))
+        else:
+            self._asked[self._last] = answered
+            self._send(self._last, message)
+        return self._last
+
     async def request(self, message: AnyMessage, reply: type[Reply]) -> Reply:
         """Ask and wait for an answer of type `reply`; raises `Refusal` or `ChannelError`."""
-        if self.closed.is_set():
-            raise ChannelError("the other process is gone")
-        self._last += 1
-        number = self._last
-        future = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._send(number, message)
+        future: asyncio.Future[AnyMessage] = asyncio.get_running_loop().create_future()
+        number = self.ask(message, partial(_tell, future))
         try:
             answer = await future
         finally:
             self._asked.pop(number, None)
-        if isinstance(answer, Refused):
-            raise answer.refusal()
-        if isinstance(answer, Failed):
-            raise ChannelError(answer.error)
-        if not isinstance(answer, reply):
-            raise ChannelError(f"{type(answer).__name__} came where {reply.__name__} was asked for")
-        return answer
+        if isinstance(answer, reply):
+            return answer
+        raise trouble(answer)
 
     @property
     def congested(self) -> bool:
         """Whether the other side reads so slowly that nothing should be said that can wait."""
-        return self._writer.transport.get_write_buffer_size() > _CONGESTED
+        return self._transport.get_write_buffer_size() > _CONGESTED
 
     def close(self) -> None:
         """Close this end; the other side sees its `closed`."""
-        self._writer.close()
+        self._transport.close()
 
     async def leave(self) -> None:
         """Close this end after all that was said has left the process."""
-        self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
+        self._transport.close()
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS):
-                await self._writer.wait_closed()
+                await self._lost.wait()
 
     async def ended(self) -> None:
         """Once the other side is dead: hear what it had said until then, see it through, and close."""
@@ -322,48 +456,96 @@ class Channel:
         self.close()
 
     def _send(self, number: int, message: AnyMessage) -> None:
-        if self._writer.is_closing():
+        if self._transport.is_closing():
             return
         data = _encode((number, message))
-        self._writer.write(len(data).to_bytes(_HEADER, "big") + data)
+        self._transport.write(len(data).to_bytes(_HEADER, "big") + data)
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                size = int.from_bytes(await self._reader.readexactly(_HEADER), "big")
-                if size > _LONGEST:
-                    break
-                number, message = _decode(await self._reader.readexactly(size))
-                if number < 0:
-                    future = self._asked.get(-number)
-                    if future is not None and not future.done():
-                        future.set_result(message)
-                    continue
-                task = asyncio.create_task(self._answer(number, message))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-        except (asyncio.IncompleteReadError, OSError, ChannelError, msgspec.MsgspecError):
-            pass
-        finally:
-            self._ended()
+    # -- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Hear every message that is whole by now, and keep what is left."""
+        if self._part:
+            self._part += data
+            if len(self._part) < self._needed:
+                return
+            data, self._part = bytes(self._part), bytearray()
+        view, start, end = memoryview(data), 0, len(data)
+        self._needed = _HEADER
+        while end - start >= _HEADER:
+            body = start + _HEADER
+            size = int.from_bytes(view[start:body], "big")
+            if size > _LONGEST:
+                self._ended()
+                return
+            if end - body < size:
+                self._needed += size
+                break
+            start = body + size
+            try:
+                number, message = _decode(view[body:start])
+            except msgspec.MsgspecError:
+                self._ended()
+                return
+            self._hear(number, message)
+        self._part += view[start:]
+
+    def eof_received(self) -> None:
+        """The other side has left; nothing more can be said to it either."""
+        self._ended()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the end is the same for every cause
+        """It is closed on this side too."""
+        self._lost.set()
+        self._ended()
 
     def _ended(self) -> None:
         self.closed.set()
-        for future in self._asked.values():
-            if not future.done():
-                future.set_exception(ChannelError("the other process is gone"))
-        with contextlib.suppress(RuntimeError):  # the loop may be closing
-            self._writer.close()
+        waiting, self._asked = self._asked, {}
+        for answered in waiting.values():
+            answered(Failed(_GONE))
+        self._transport.close()
 
-    async def _answer(self, number: int, message: AnyMessage) -> None:
-        answer: AnyMessage
+    # -- answering
+
+    def _hear(self, number: int, message: AnyMessage) -> None:
+        if number < 0:
+            answered = self._asked.pop(-number, None)
+            if answered is not None:
+                answered(message)
+            return
         try:
-            answer = await self._handle(message) or Done()
-        except Refusal as refusal:
-            answer = Refused.of(refusal)
+            answer = self._handle(message)
         except Exception as error:  # noqa: BLE001 - whatever failed here is told to the side that asked
-            answer = Failed(f"{type(error).__name__}: {error}")
-            if not number:  # nobody asked
-                self._failed(f"{type(message).__name__}: {answer.error}")
+            answer = self._failure(number, message, error)
+        if answer is None or isinstance(answer, Message):
+            self._reply(number, answer)
+            return
+        task = asyncio.create_task(self._see_through(number, message, answer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_through(
+        self, number: int, message: AnyMessage, waiting: Coroutine[object, object, AnyMessage | None]
+    ) -> None:
+        try:
+            answer = await waiting
+        except Exception as error:  # noqa: BLE001 - as above
+            answer = self._failure(number, message, error)
+        self._reply(number, answer)
+
+    def _reply(self, number: int, answer: AnyMessage | None) -> None:
         if number:
-            self._send(-number, answer)
+            self._send(-number, answer or _DONE)
+
+    def _failure(self, number: int, message: AnyMessage, error: Exception) -> AnyMessage:
+        if isinstance(error, Refusal):
+            return Refused.of(error)
+        said = f"{type(error).__name__}: {error}"
+        if not number:  # nobody asked
+            self._failed(f"{type(message).__name__}: {said}")
+        return Failed(said)

@@ -9,11 +9,16 @@ from gateway import __version__
 from gateway.core.clock import Clock, rfc3339
 from gateway.core.money import usd_text
 from gateway.core.run import RunFacts
+from gateway.ledger import find_call
 from gateway.metering.prices import PriceBook
+from gateway.process.auditing import Auditing
+from gateway.process.channel import ShowCall, ShowRun
 from gateway.process.doors import Doors
 from gateway.process.in_force import InForce
 from gateway.process.pool import WorkerPool
 from gateway.process.trust import Trust
+from gateway.runs import Register
+from gateway.state import Durable
 from gateway.telemetry.metrics import Registry
 from gateway.web.metrics import Check
 
@@ -27,7 +32,14 @@ class Overview:
     """Looks at everything and changes nothing; `draining` says whether the gateway is stopping."""
 
     def __init__(
-        self, now: InForce, pool: WorkerPool, store: _Store, trust: Trust, doors: Doors, draining: Callable[[], bool]
+        self,
+        now: InForce,
+        pool: WorkerPool,
+        store: _Store,
+        trust: Trust,
+        doors: Doors,
+        auditing: Auditing,
+        draining: Callable[[], bool],
     ) -> None:
         """`now` is the configuration in force."""
         self._now = now
@@ -35,6 +47,7 @@ class Overview:
         self._store = store
         self._trust = trust
         self._doors = doors
+        self._auditing = auditing
         self._draining = draining
 
     def readiness(self) -> tuple[bool, list[Check]]:
@@ -47,9 +60,13 @@ class Overview:
         if self._draining():
             checks.append(Check("draining", "failing", "the gateway is stopping"))
         checks.append(self._store_check())
+        checks += self._auditing.checks()
         if problems := self._now.problems:
             text = f"the last reload was refused, the old state serves: {problems[0]}"
             checks.append(Check("config", "warning", text))
+        if self._now.config.settings.policies.mode == "shadow":
+            text = "policies.mode is shadow: what rules refuse passes and is only counted"
+            checks.append(Check("policies", "warning", text))
         checks += self._trust.checks()
         checks += self._doors.checks()
         checks += [Check("off", "warning", reason) for reason in self._now.config.off.values()]
@@ -95,7 +112,16 @@ class Overview:
         registry.gauge("build_info", lambda: [((__version__,), 1.0)])
 
 
-def run_as_told(facts: RunFacts) -> dict[str, object]:
+async def own(asked: ShowRun | ShowCall, register: Register, store: Durable, now: float) -> dict[str, object] | None:
+    """What an agent may read of its own runs and calls, `None` where there is no such one of this owner."""
+    if isinstance(asked, ShowRun):
+        facts = await register.facts(asked.key)
+        return _run_as_told(facts) if facts else None
+    request_id, owner = asked.request_id, (asked.iss, asked.subject)
+    return await store.read(lambda conn: find_call(conn, request_id, owner, now))
+
+
+def _run_as_told(facts: RunFacts) -> dict[str, object]:
     """A run's counters as its agent may read them: `GET /gateway/v1/runs/{run}`."""
     return {
         "run": facts.key.id,

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.process.channel import AnyMessage, Channel, ChannelError, Commit, Done, Drain, Flush, Prepare
+from gateway.process.channel import Answer, AnyMessage, Channel, ChannelError, Commit, Done, Drain, Flush, Prepare
 from gateway.telemetry.logs import Log
 
 _ANSWER_TIMEOUT: Final = 30.0
@@ -32,7 +32,7 @@ _LAST_WORDS: Final = 2.0
 _KILL_GRACE: Final = 15.0
 """Seconds beyond its drain in which a worker breaks off what is left, settles it and says its last words."""
 
-Handle = Callable[["WorkerProcess", AnyMessage], Awaitable[AnyMessage | None]]
+Handle = Callable[["WorkerProcess", AnyMessage], Answer]
 
 
 class WorkerProcess:

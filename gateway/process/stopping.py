@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -61,6 +61,10 @@ class Stopping:
     def everything(self) -> Stops:
         """The whole list, for a worker that starts."""
         return self._message(list(self._stops.values()), [])
+
+    def find(self, keys: Iterable[StopKey]) -> Stop | None:
+        """An entry of the list that is among `keys`, if any is."""
+        return next((self._stops[key] for key in keys if key in self._stops), None)
 
     def _message(self, added: list[Stop], removed: list[StopKey]) -> Stops:
         return Stops(self._version, self._clock.monotonic(), added, removed)

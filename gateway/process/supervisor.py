@@ -16,23 +16,27 @@ import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from gateway import __version__
 from gateway.config import Config
 from gateway.core.clock import SystemClock
-from gateway.core.errors import Refusal
 from gateway.core.sources import DiskSources, KeptSources
 from gateway.demo import DemoServer
 from gateway.identity.delegation import GATEWAY
 from gateway.identity.issue import IssueError
 from gateway.identity.own_keys import OwnKeys
 from gateway.identity.replay import ReplayGuard
-from gateway.ledger import Batch, Poster, find_call, recover
+from gateway.ledger import Posted
 from gateway.metering.prices import PriceBook
+from gateway.process.approving import Approving
+from gateway.process.attesting import Asked, Attesting
+from gateway.process.auditing import Auditing
+from gateway.process.bookkeeping import Bookkeeping
 from gateway.process.channel import (
+    Answer,
     AnyMessage,
     ChannelError,
+    Decided,
     Done,
     Enter,
     EnteredRun,
@@ -47,7 +51,6 @@ from gateway.process.channel import (
     Prepare,
     ShowCall,
     ShowRun,
-    StoreState,
     Told,
     Welcome,
 )
@@ -55,12 +58,13 @@ from gateway.process.doors import Doors
 from gateway.process.granting import Granting
 from gateway.process.in_force import InForce
 from gateway.process.listening import StartError, bind_listener, listener_url
-from gateway.process.overview import Overview, run_as_told
+from gateway.process.overview import Overview, own
 from gateway.process.pool import WorkerPool, WorkerProcess
+from gateway.process.reading import Read
 from gateway.process.stopping import Stopping
 from gateway.process.trust import Trust
 from gateway.runs import Register
-from gateway.state import Runs, StoreRefused, StoreUnavailable
+from gateway.state import Runs, StoreRefused
 from gateway.state.sqlite import Store
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Registry
@@ -68,20 +72,16 @@ from gateway.web.admin import AdminCall, Route, admin_app
 from gateway.web.hosts import Hosts
 from gateway.web.metrics import metrics_app
 
-_STORE_EVERY: Final = 0.5
-"""Seconds between two looks at the store."""
-_LEFTOVERS_EVERY: Final = 2.0
-"""Seconds between two looks at what dead workers left."""
-
 
 class Supervisor:
     """The one object of the supervising process."""
 
-    def __init__(self, config: Config, sources: DiskSources, prices: PriceBook) -> None:
-        """Take a configuration that was loaded and prepared without mistakes; nothing runs before `run`."""
+    def __init__(self, taken: Read, sources: DiskSources, prices: PriceBook) -> None:
+        """Take a configuration that was read without mistakes; nothing runs before `run`."""
         self._prices = prices
+        config = taken.config
         self.clock = SystemClock()
-        self.now = InForce(config, sources, self.clock)
+        self.now = InForce(taken, sources, self.clock)
         self._secret = secrets.token_bytes(32)  # of this start: what it signs holds for as long as the gateway runs
         self._replays = ReplayGuard(self.clock)
         self._draining = False
@@ -89,19 +89,20 @@ class Supervisor:
         self._urls: dict[str, str] = {}
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
-        self._recovering = asyncio.Lock()
-        self._store_told: str | None = None  # the trouble that workers were last told of
         self.registry = Registry(config.settings.telemetry.max_series)
         self._demo: DemoServer | None = None
         count = config.settings.worker_count
-        self.pool = WorkerPool(count, self.recovery, self._handle, self._reaped, lambda: self.log)
+        self.pool = WorkerPool(count, self.recovery, self._heard, self._reaped, lambda: self.log)
         self.trust = Trust(lambda keys: self.pool.tell_all(Keys(dict(keys))), lambda: self.log, self.clock)
         self.doors = Doors(config.settings.listen, sources, lambda: self.log, self.clock)
         self.overview: Overview
         self._store: Store
-        self._poster: Poster
+        self._books: Bookkeeping
         self._register: Register
         self._granting: Granting
+        self._approving: Approving
+        self._attesting: Attesting
+        self._auditing: Auditing
         self._stopping: Stopping
         self._background: set[asyncio.Task[None]] = set()
 
@@ -119,14 +120,15 @@ class Supervisor:
             listener = bind_listener("listen.agents.bind", agents.bind)
             stack.callback(listener.close)
             self._urls["agents"] = listener_url(listener, tls=agents.tls is not None)
-            self.overview = Overview(self.now, self.pool, self._store, self.trust, self.doors, lambda: self._draining)
+            parts = self.pool, self._store, self.trust, self.doors, self._auditing
+            self.overview = Overview(self.now, *parts, lambda: self._draining)
             self.overview.describe(self.registry, self._prices, self.clock)
             await self._open_doors(stack)
             if await self._start_workers(listener):
-                for work in (self._reload_on_signal(), self.now.watch(self._change), self._tend_store()):
+                await self.now.revisions.take(self.now.revision)
+                tending = (self.trust.tend(), self._granting.tend(), self._approving.tend(), self._auditing.tend())
+                for work in (self._reload_on_signal(), self.now.watch(self._change), self._books.tend(), *tending):
                     self._spawn(work)
-                for tending in (self.trust.tend(), self._granting.tend()):
-                    self._spawn(tending)
                 self.log.info("ready", version=__version__, workers=self.pool.count, **self._urls)
                 self.log.flush()
                 ready(self)
@@ -138,7 +140,7 @@ class Supervisor:
             for task in self._background:
                 task.cancel()
             await self.pool.stop(self.config.settings.drain)
-            await self._post_leftovers()
+            await self._books.post_leftovers()
         self.log.info("stopped")
         self.log.flush()
         return 1 if self._failed else 0
@@ -165,15 +167,22 @@ class Supervisor:
         except StoreRefused as error:
             raise StartError(str(error)) from error
         stack.push_async_callback(self._store.close)
-        self._poster = Poster(self._store)
+        await self.now.revisions.open(self._store)
+        if problems := self.now.revisions.problems(self.now.revision):
+            raise StartError(f"{problems[0]}.")
+        parts = self._store, self.pool, self.registry, self.now, self.clock
+        self._books = Bookkeeping(*parts, recovery=self.recovery, posted=self._posted)
         self._stopping = await stack.enter_async_context(Stopping(self._store, self.pool, self.now, self.clock))
         self._register = Register(Runs(self._store), lambda: self.config.settings.runs.run_limits, self.clock)
         self._granting = self._open_keys()
+        self._auditing = await stack.enter_async_context(Auditing(self._store, self.now, self.clock))
+        self._approving = Approving(self._store, self.registry, self.now, self.clock)
+        self._attesting = Attesting(self._store, self.registry, lambda: self.log, self.clock)
         try:
             self.recovery.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise StartError(f"{self.recovery}: {error.strerror}; workers must be able to write there.") from error
-        await self._post_leftovers()
+        await self._books.post_leftovers()
 
     def _open_keys(self) -> Granting:
         folder = self.config.settings.state.keys_dir
@@ -199,7 +208,7 @@ class Supervisor:
     async def _open_doors(self, stack: contextlib.AsyncExitStack) -> None:
         settings = self.config.settings
         try:
-            self.now.admit_operators()
+            self.now.admit_operators(self.trust, self._stopping.find)
         except (OSError, ValueError) as error:
             raise StartError(str(error)) from error
         admin = settings.listen.admin
@@ -230,6 +239,7 @@ class Supervisor:
             Route("POST", "/admin/v1/reload", "operator", reload),
             *self._granting.routes(),
             *self._stopping.routes(),
+            *self._approving.routes(),
         ]
 
     def _on_signals(self) -> None:
@@ -250,17 +260,14 @@ class Supervisor:
         async with self.trust.change(config.settings.identity, config.settings.outbound), self.doors.change(sources):
             await self.pool.change(offer)
 
-    async def _tend_store(self) -> None:
-        """The store heals by itself and tells nobody; a worker whose own supervisor was killed dies unseen."""
-        looked_at = self.clock.monotonic()
-        while True:
-            await asyncio.sleep(_STORE_EVERY)
-            self._tell_store_state(again=True)
-            if self.clock.monotonic() - looked_at > _LEFTOVERS_EVERY:
-                await self._post_leftovers()
-                looked_at = self.clock.monotonic()
-
     # -- what workers ask ---------------------------------------------------------------------------
+
+    def _heard(self, worker: WorkerProcess, message: AnyMessage) -> Answer:
+        """The decision log is asked for every call, and answers at once; whatever else is asked may wait."""
+        if isinstance(message, Decided):
+            self._auditing.write(message.records)
+            return None
+        return self._handle(worker, message)
 
     async def _handle(self, worker: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
         match message:
@@ -271,56 +278,32 @@ class Supervisor:
             case FirstUse(proof=proof, until=until):
                 return Fresh(self._replays.first_use(proof, until))
             case Post(batch=batch):
-                await self._post(batch)
+                await self._books.post(batch)
             case Told():
                 self._absorb(worker, message)
             case Enter(run=run, kind=kind):
                 return EnteredRun(await self._register.enter(worker.name, run, kind))
             case Leave(ticket=ticket):
                 self._register.leave(ticket)
-            case Grant():
-                return await self._granting.grant(message)
             case ShowRun() | ShowCall():
-                return Done(await self._show(message))
+                return Done(await own(message, self._register, self._store, self.clock.now()))
             case _:
-                raise ChannelError(f"the supervisor does not answer {type(message).__name__}")
+                return await self._at_its_desk(worker, message)
         return None
 
-    async def _show(self, asked: ShowRun | ShowCall) -> dict[str, object] | None:
-        """What an agent may read of its own."""
-        if isinstance(asked, ShowRun):
-            facts = await self._register.facts(asked.key)
-            return run_as_told(facts) if facts else None
-        request_id, owner, now = asked.request_id, (asked.iss, asked.subject), self.clock.now()
-        return await self._store.read(lambda conn: find_call(conn, request_id, owner, now))
+    async def _at_its_desk(self, worker: WorkerProcess, message: AnyMessage) -> AnyMessage | None:
+        if isinstance(message, Grant):
+            return await self._granting.grant(message)
+        if isinstance(message, Asked):
+            return await self._attesting.handle(message)
+        return await self._approving.handle(message, worker.name, worker.channel.closed)
 
-    async def _post(self, batch: Batch) -> None:
-        """Commit a batch; what it changed goes into the metrics and the registers. Raises `Refusal`."""
-        try:
-            posted = await self._poster.post(batch)
-        except StoreUnavailable as error:
-            self._tell_store_state()
-            sentence = "the durable store takes no writes; retry later"
-            raise Refusal("store_unavailable", sentence, detail=str(error)) from error
-        for row in posted.rows:
-            self.registry.count_row(row)
-        for row in posted.rejected:
-            self.log.error("row_rejected", request_id=row.request_id, attempt=row.attempt)
+    def _posted(self, posted: Posted) -> None:
+        """Something is committed."""
         for delta in posted.deltas:
             self._register.settled(delta)
-        self._tell_store_state()
-
-    def _tell_store_state(self, *, again: bool = False) -> None:
-        """Let the workers know when the store fails or works again; `again` reminds them while it fails."""
-        trouble, told = self._store.trouble, self._store_told
-        self._store_told = trouble
-        if trouble and not told:
-            self.log.error("store_failed", error=trouble)
-        elif told and not trouble:
-            self.log.info("store_recovered")
-        if bool(trouble) != bool(told) or (trouble and again):
-            for worker in self.pool.serving:
-                worker.channel.tell(StoreState(trouble is None))
+        self._approving.posted(posted.outcomes)
+        self._attesting.observed(posted.attestations)
 
     def _absorb(self, worker: WorkerProcess, told: Told) -> None:
         self.registry.absorb(told.counts)
@@ -328,22 +311,11 @@ class Supervisor:
 
     async def _reaped(self, name: str) -> None:
         """A worker is dead: post what its recovery file holds, then give back what it had reserved."""
-        await self._post_leftovers()
+        await self._books.post_leftovers()
         self._register.worker_died(name)
+        await self._approving.worker_died(name)
         if not self._draining:
             self.registry.add("worker_restarts")
-
-    async def _post_leftovers(self) -> None:
-        """Post what dead workers left. What cannot be posted now stays, and is looked at again and again."""
-        async with self._recovering:
-            try:
-                recovered = await recover(self.recovery, self._post)
-            except (OSError, Refusal) as error:
-                reason = (isinstance(error, Refusal) and error.detail) or str(error)
-                self.log.error("recovery_failed", error=reason)
-                return
-        if recovered.rows or recovered.damaged:
-            self.log.warning("recovered", rows=recovered.rows, damaged=recovered.damaged)
 
     async def _scrape(self) -> bytes:
         await self.pool.flush()

@@ -56,6 +56,16 @@ class Trust:
         held = {name: source.data for name, source in self._sources.items()}
         return held | dict.fromkeys(self._moving) | self._published
 
+    def keys_for(self, identity: IdentitySettings) -> dict[str, bytes | None]:
+        """The fetched keys of one configuration's issuers; those of another place than it names are not among them."""
+        return {
+            one.name: source.data
+            for one in identity.issuers
+            if (source := self._sources.get(one.name)) is not None
+            and source.place == place(one)
+            and one.name not in self._moving
+        }
+
     def publish(self, name: str, jwks: bytes) -> None:
         """Have workers accept the keys of an issuer that this gateway is itself."""
         self._published[name] = jwks

@@ -15,17 +15,21 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from gateway.build import build_world
+from gateway.build import Built, build_world, prepare
 from gateway.config import Config, load
+from gateway.core.approval import ApprovalAsk, ApprovalKey, Standing
+from gateway.core.attestation import Attestation, Use
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
 from gateway.core.run import RunKey, RunRef
@@ -37,33 +41,47 @@ from gateway.ledger import Batch, Book
 from gateway.pipeline import Pipeline
 from gateway.process.channel import (
     AnyMessage,
+    AwaitApproval,
     Beat,
     Channel,
     ChannelError,
+    Claim,
     Commit,
+    Consume,
     Done,
     Drain,
     Enter,
     EnteredRun,
     FetchKeys,
+    FindApproval,
     FirstUse,
     Flush,
     Fresh,
+    Gather,
+    Gathered,
     Grant,
     Granted,
     Hello,
+    Hold,
     Keys,
     Leave,
     Post,
     Prepare,
+    Present,
+    Recorded,
+    Release,
     Reply,
+    ShowApproval,
     ShowCall,
     ShowRun,
+    Stands,
     Stops,
     StoreState,
     Told,
+    Unclaim,
     Welcome,
 )
+from gateway.process.decisions import DecisionQueue
 from gateway.runs import Entered
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts
@@ -79,6 +97,8 @@ _ORPHAN_DRAIN: Final = 5.0
 _SETTLE: Final = 3.0
 """Seconds in which calls that were broken off are settled."""
 _LOOK_EVERY: Final = 0.05
+_SWITCH: Final = 0.0005
+"""Seconds for which a thread that builds a configuration may keep the calls from going on."""
 
 
 class SupervisorPort:
@@ -87,6 +107,7 @@ class SupervisorPort:
     def __init__(self, channel: Channel) -> None:
         """The channel outlives every configuration."""
         self._channel = channel
+        self._decisions = DecisionQueue(channel)
 
     async def enter(self, run: RunRef, kind: str) -> Entered:
         """See `runs.Entrance`."""
@@ -117,6 +138,65 @@ class SupervisorPort:
     async def grant(self, claims: bytes, child: str, run: RunRef | None) -> str:
         """See `token_endpoint.Granter`."""
         return (await self._ask(Grant(claims, child, run), Granted)).token
+
+    async def gather(
+        self,
+        run: RunKey,
+        names: tuple[str, ...],
+        across: tuple[tuple[str, int], ...],
+        presented: tuple[Attestation, ...],
+    ) -> tuple[tuple[Attestation, ...], int]:
+        """See `permission.Desk`."""
+        gathered = await self._ask(Gather(run, names, across, presented), Gathered)
+        return gathered.attestations, gathered.seen
+
+    async def present(self, attestations: tuple[Attestation, ...]) -> tuple[bool, ...]:
+        """See `attestation_endpoint.Recorder`."""
+        return (await self._ask(Present(attestations), Recorded)).new
+
+    async def consume(
+        self,
+        holder: str,
+        uses: tuple[Use, ...],
+        run: RunKey,
+        names: tuple[str, ...],
+        steps: tuple[str, ...],
+        seen: int,
+    ) -> None:
+        """See `permission.Desk`."""
+        await self._ask(Consume(holder, uses, run, names, steps, seen), Done)
+
+    def release(self, holder: str) -> None:
+        """See `permission.Desk`."""
+        self._channel.tell(Release(holder))
+
+    async def decided(self, record: bytes) -> None:
+        """See `permission.Desk`."""
+        await self._decisions.put(record)
+
+    async def find_approval(self, key: ApprovalKey) -> Standing | None:
+        """See `permission.Desk`."""
+        return (await self._ask(FindApproval(key), Stands)).standing
+
+    async def hold(self, ask: ApprovalAsk) -> Standing | None:
+        """See `permission.Desk`."""
+        return (await self._ask(Hold(ask), Stands)).standing
+
+    async def await_approval(self, approval: str, seconds: float) -> Standing | None:
+        """See `permission.Desk`."""
+        return (await self._ask(AwaitApproval(approval, seconds), Stands)).standing
+
+    async def claim(self, approval: str, request_id: str) -> Standing | None:
+        """See `permission.Desk`."""
+        return (await self._ask(Claim(approval, request_id), Stands)).standing
+
+    def unclaim(self, approval: str, request_id: str) -> None:
+        """See `permission.Desk`."""
+        self._channel.tell(Unclaim(approval, request_id))
+
+    async def show_approval(self, approval: str, owner: tuple[str, str]) -> dict[str, object] | None:
+        """What the owner may read of an approval."""
+        return (await self._ask(ShowApproval(approval, *owner), Done)).value
 
     async def show_run(self, key: RunKey) -> dict[str, object] | None:
         """A run's counters as the agent may read them."""
@@ -248,10 +328,19 @@ class Worker:
                 self._log.error("keys_refused", error=str(mistakes))
 
     async def _prepare(self, message: Prepare) -> None:
+        """Build a configuration beside the calls: ten thousand rules take half a second, which no call waits for."""
         await self._learned.wait()
         sources = KeptSources(message.files, message.dirs, message.variables)
-        config = load(Path(message.path), sources)
-        world = build_world(config, sources, message.demo_url, keys=self._keys, secret=self._secret)
+        keys = dict(self._keys)
+
+        def build() -> tuple[Config, Built]:
+            config = load(Path(message.path), sources)
+            return config, prepare(config, sources, keys=keys, secret=self._secret, policies=message.policies)
+
+        with _unhurried():
+            config, built = await asyncio.to_thread(build)
+        world = build_world(config, built, sources, message.demo_url)
+        world.identity.adopt({name: data for name, data in self._keys.items() if keys.get(name, ...) is not data})
         ends = config.settings.listen.agents.tls
         tls = ServerTls.read(ends, sources) if ends is not None else None
         self._prepared = {message.generation: (config, world, tls)}
@@ -266,7 +355,7 @@ class Worker:
         self._world = world
         self._pipeline.adopt(world, self._log)
         if before is not None:
-            task = asyncio.create_task(before.close_when_idle())
+            task = asyncio.create_task(self._retire(before))
             self._retired[task] = before
             task.add_done_callback(self._retired.pop)
         if self._door is None:
@@ -289,6 +378,14 @@ class Worker:
                 await self._door.renew(tls.context(), others=tls.client_ca != self._tls.client_ca)
         self._tls = tls
 
+    async def _retire(self, world: World) -> None:
+        """A configuration of before ends with its last call; where nobody waits, what is left of it is looked for."""
+        await world.close_when_idle()
+        if not self._pipeline.inflight:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+
     async def _post(self, batch: Batch) -> None:
         await self._channel.request(Post(batch), Done)
 
@@ -302,6 +399,20 @@ class Worker:
 
     def _tell(self) -> None:
         self._channel.tell(Told(self._counts.take(), self._pipeline.inflight, self._book.queued, self._book.trouble))
+
+
+@contextlib.contextmanager
+def _unhurried() -> Iterator[None]:
+    """No garbage is looked for while much is built, which is none: that would hold up all calls, time and again.
+
+    Nor is it looked at again later: what is there by then stays for as long as its configuration.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def main() -> None:
@@ -321,6 +432,7 @@ def main() -> None:
         await Worker(given.name, given.recovery, listener).run(channel)
 
     code = 0
+    sys.setswitchinterval(_SWITCH)
     try:
         uvloop.run(run())
     except OSError as error:

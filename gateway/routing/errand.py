@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from gateway.core.call import Call, Head, Target
 from gateway.core.credential import Injected
+from gateway.core.decision import Obligations
 from gateway.core.fault import Fault
 from gateway.core.usage import NOTHING, Usage
-from gateway.dialects import Dialect, StreamReader
+from gateway.dialects import Dialect, OutputCap, StreamReader
 from gateway.metering.estimate import estimate
 from gateway.metering.prices import PriceBook, net_cost
 from gateway.metering.usage import UsageError, normalise
@@ -89,6 +90,14 @@ class Errand(Protocol):
     label: str  # the route's or the tool's name as configured, for metrics
     effect: bool  # it may have effects, so it is never sent twice
 
+    def region(self, target: Target) -> str:
+        """Where a target keeps or processes data, as the config says."""
+        ...
+
+    def oblige(self, obligations: Obligations) -> None:
+        """Keep from now on what policy demands of the call."""
+        ...
+
     def dispatch(self, target: Target, traceparent: str) -> Dispatch:
         """What to send to a target."""
         ...
@@ -134,6 +143,16 @@ class LlmErrand:
         self._dialect = dialect
         self._providers = providers
         self._pricing = pricing
+
+    def region(self, target: Target) -> str:
+        """See `Errand`."""
+        return self._provider(target).region
+
+    def oblige(self, obligations: Obligations) -> None:
+        """See `Errand`: the output cap is the route's or the rules', whichever is lower."""
+        most = obligations.output_tokens
+        if most is not None:
+            self._cap = self._cap.lowered(most) if self._cap is not None else OutputCap(most, most)
 
     def dispatch(self, target: Target, traceparent: str) -> Dispatch:
         """See `Errand`."""
@@ -200,6 +219,13 @@ class ToolErrand:
         self._call = call
         self._head = head
         self._match = match
+
+    def region(self, target: Target) -> str:  # noqa: ARG002 - there is only one
+        """See `Errand`."""
+        return self._match.operation.region
+
+    def oblige(self, obligations: Obligations) -> None:
+        """See `Errand`: what rules can demand concerns models alone."""
 
     def dispatch(self, target: Target, traceparent: str) -> Dispatch:  # noqa: ARG002 - there is only one
         """See `Errand`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from gateway.core.run import RunDelta, RunRef
+from gateway.core.run import RunDelta, RunFacts, RunRef
 from gateway.runs.register import Entered, Entrance
 
 
@@ -35,6 +35,11 @@ class Step:
     def line(self) -> tuple[str, ...]:
         """The ids of the run and its parents, nearest first; empty outside a run."""
         return self._entered.line if self._entered else ()
+
+    @property
+    def facts(self) -> RunFacts | None:
+        """The run's counters before this call; `None` outside a run."""
+        return self._entered.facts if self._entered else None
 
     @property
     def in_run(self) -> bool:

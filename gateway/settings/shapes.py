@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
-from gateway.settings.types import FROM_DIRECTORY, NON_EMPTY, Form, Later, Mark, Pattern, Secret, count
+from gateway.settings.types import FROM_DIRECTORY, NON_EMPTY, NOT_NULL, Form, Later, Mark, Pattern, Secret, count
 
 ANY_TEXT = Pattern("text", r"[\s\S]*", "text")
 
@@ -150,7 +150,7 @@ def shape_of(hint: Any) -> Shape:  # noqa: ANN401 -- an annotation is any object
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in {Union, types.UnionType}:
         options = tuple(shape_of(arg) for arg in args if arg is not types.NoneType)
-        return Either(options, types.NoneType in args)
+        return Either(options, types.NoneType in args and NOT_NULL not in marks)
     if origin is Literal:
         return Choice(args, frozenset().union(*(mark.values for mark in marks if isinstance(mark, Later))))
     if origin is tuple:

@@ -4,8 +4,9 @@ A settings dataclass annotates its fields with the aliases at the end of this fi
 `NanoUsd`, …) or with `Annotated[type, Form(...)]`. At run time the values are plain: durations are seconds
 in a `float`, sizes bytes in an `int`, money nano-USD in an `int`, prices a `Decimal`.
 
-Beside forms there are three marks: `Later` names values that the contract has and this release has not,
-`NON_EMPTY` stands on a list that means a choice, `FROM_DIRECTORY` on a list that may live in files of its own.
+Beside forms there are four marks: `Later` names values that the contract has and this release has not,
+`NON_EMPTY` stands on a list that means a choice, `FROM_DIRECTORY` on a list that may live in files of its own,
+`NOT_NULL` on what may be left out but not be null.
 
 The file is long because it is a list: each form is a few lines, and they are looked up here by name.
 """
@@ -417,13 +418,15 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A property of a list, told by its name."""
+    """A property of a list or of a value that may be left out, told by its name."""
 
     name: str
 
 
 NON_EMPTY: Final = Mark("non-empty")
 """On a list that means a choice: an empty one would mean "nothing" or "everything", so it is a mistake."""
+NOT_NULL: Final = Mark("not null")
+"""On a value that may be left out (`X | None = None`): written as null it would mean two things, so it is a mistake."""
 FROM_DIRECTORY: Final = Mark("from directory")
 """On a list that may be written as `{dir: PATH}`: each `*.yaml` there holds a list of entries, or one entry."""
 
@@ -443,6 +446,10 @@ Name = Annotated[
     str,
     Pattern("a name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "at most 64 letters, digits, dots, dashes and underscores"),
 ]
+StepName = Annotated[
+    str, Pattern("a step's name", r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "letters, digits, dots, dashes and underscores")
+]
+"""What is attested: a step of a workflow."""
 HeaderName = Annotated[
     str, Pattern("a header name", r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", "a name such as X-Request-Tag")
 ]

@@ -55,6 +55,8 @@ METRICS: Final[dict[str, Declared]] = {
     "tokens": Declared("counter", "Tokens by disjoint type.", (*_ACCOUNT, "type")),
     "spend_usd": Declared("counter", "Money spent, as the ledger has it.", _ACCOUNT, money=True),
     "policy_decisions": Declared("counter", "Rules that took part in decisions.", ("policy", "rule", "effect", "mode")),
+    "approvals": Declared("counter", "What became of held calls.", ("status",)),
+    "attestations": Declared("counter", "Attestations recorded, each once.", ("step", "outcome", "source")),
     "steps": Declared("counter", "Steps of runs, by outcome.", ("outcome",)),
     "upstream_attempts": Declared("counter", "Attempts to reach an upstream.", ("provider", "model", "result")),
     "usage_unknown_fields": Declared("counter", "Usage fields the gateway does not know.", ("provider", "field")),

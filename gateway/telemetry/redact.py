@@ -35,11 +35,16 @@ class Redactor:
                 text = text.replace(secret, HIDDEN)
         return text
 
-    def clean(self, line: bytes) -> bytes:
-        """A finished line of a log without any known secret, plain or as JSON writes it, and without hidden values."""
+    def without_secrets(self, line: bytes) -> bytes:
+        """A finished line without any known secret, plain or as JSON writes it; the same object where it has none."""
         for secret in self._written:
             if secret in line:
                 line = line.replace(secret, _HIDDEN_BYTES)
+        return line
+
+    def clean(self, line: bytes) -> bytes:
+        """A finished line of a log without any known secret, and without hidden values."""
+        line = self.without_secrets(line)
         if self._mentioned:
             lower = line.lower()
             if any(name in lower for name in self._mentioned):  # seldom: the pattern costs more than the whole line

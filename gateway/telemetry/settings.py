@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from gateway.settings.types import PositiveCount, Text
@@ -13,11 +14,10 @@ from gateway.settings.types import PositiveCount, Text
 class TelemetrySettings:
     """What observers get to see."""
 
-    NOT_BUILT: ClassVar[Mapping[str, str]] = {
-        "otlp": "OpenTelemetry export is not built yet",
-        "audit": "the audit log is not built yet",
-    }
+    NOT_BUILT: ClassVar[Mapping[str, str]] = {"otlp": "OpenTelemetry export is not built yet"}
 
+    audit: Path | None = None
+    """The folder of the decision log; without it `audit` beside the durable store."""
     redact: tuple[Text, ...] = ("authorization",)
     """Names whose values no log shows, wherever they stand."""
     max_series: PositiveCount = 10_000

@@ -98,8 +98,7 @@ class Trail:
             if self.decision_id and self.decision_id[4:] != self.request_id[4:]:  # it is an earlier call's
                 counts.add("refusal_repeats")
         if self.decision is not None:
-            for hit in self.decision.hits:
-                counts.add("policy_decisions", (hit.policy, hit.rule, hit.effect, hit.mode))
+            _count_rules(self.decision, counts)
         if self.run is not None and self.step:
             counts.add("steps", (outcome,))
         if access:
@@ -130,6 +129,17 @@ class Trail:
             if principal is not None:
                 _say_who(line, principal)
             log.access(line)
+
+
+def _count_rules(decision: Decision, counts: Counts) -> None:
+    """The rules that took part; what shadow rules, or no rule in shadow mode, would have done is counted apart."""
+    for hit in decision.hits:
+        counts.add("policy_decisions", (hit.policy, hit.rule, hit.effect, hit.mode))
+    for hit in decision.shadow:
+        effect = "would_allow" if hit.effect == "allow" else "would_deny"
+        counts.add("policy_decisions", (hit.policy, hit.rule, effect, hit.mode))
+    if decision.would == "deny" and all(hit.effect == "allow" for hit in decision.shadow):
+        counts.add("policy_decisions", ("", "", "would_deny", "shadow"))  # no rule allows it
 
 
 def _say_who(line: AccessLine, principal: Principal) -> None:

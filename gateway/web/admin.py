@@ -28,6 +28,7 @@ from gateway.core.errors import Refusal, method_not_allowed
 from gateway.core.ids import new_id
 from gateway.dialects.json_body import JsonLimits, parse
 from gateway.dialects.refusals import render
+from gateway.identity.operators import Subject, no_operator
 from gateway.web.hosts import Hosts
 from gateway.web.settings import OperatorSettings
 
@@ -43,14 +44,21 @@ ROLES: Final[Mapping[str, frozenset[str]]] = {
     "operator": frozenset({"operator", "finance", "approver", "viewer"}),
 }
 """What each role may do: its own and what stands below it."""
+Verify = Callable[[str], Awaitable[Subject]]
+"""Whose a signed token is; raises `Refusal` for all that is none of an operator's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who asks: the id for logs, and every role that the operator may act in."""
+    """Who asks: the id for logs, every role that the operator may act in, and the groups of approvers.
+
+    `subject` is what names the operator in tokens, empty where it has a token of its own.
+    """
 
     id: str
     may: frozenset[str]
+    groups: frozenset[str] = frozenset()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +85,53 @@ class Route(NamedTuple):
 class Operators:
     """The credentials: operators of the configuration, or the token that was made at first start."""
 
-    def __init__(self, operators: Sequence[OperatorSettings], bootstrap: str | None = None) -> None:
-        """`bootstrap` is a token with all roles; an empty set of credentials is a `ValueError`."""
-        found = [
-            (operator.token_sha256, Operator(operator.id, frozenset().union(*(ROLES[role] for role in operator.roles))))
-            for operator in operators
-        ]
+    def __init__(
+        self, operators: Sequence[OperatorSettings], bootstrap: str | None = None, verify: Verify | None = None
+    ) -> None:
+        """`bootstrap` is a token with all roles, `verify` takes the signed ones; no credential is a `ValueError`."""
+        self._known: list[tuple[str, Operator]] = []
+        self._signed: dict[Subject, Operator] = {}
+        for one in operators:
+            operator = Operator(one.id, roles_of(one), frozenset(one.groups), one.subject)
+            if one.issuer:
+                self._signed[Subject(one.issuer, one.subject)] = operator
+            else:
+                self._known.append((one.token_sha256, operator))
         if bootstrap is not None:
-            found.append((hashlib.sha256(bootstrap.encode()).hexdigest(), Operator("bootstrap", ROLES["operator"])))
-        if not found:
+            self._known.append(
+                (hashlib.sha256(bootstrap.encode()).hexdigest(), Operator("bootstrap", ROLES["operator"]))
+            )
+        if not (self._known or self._signed):
             raise ValueError("the admin listener needs operators or an admin token")
-        self._known = found
+        self._verify = verify
 
-    def identify(self, authorization: Sequence[str]) -> Operator:
-        """The operator of an `Authorization` header; raises `Refusal` (401).
+    async def identify(self, authorization: Sequence[str]) -> Operator:
+        """The operator of an `Authorization` header; raises `Refusal` (401; 503 where keys cannot be had).
 
-        All digests are compared, in constant time, so that time tells nothing about them.
+        All digests are compared, in constant time, so that time tells nothing about them; then the token is
+        verified as one that an issuer signed.
         """
         if not authorization:
             raise Refusal("identity_missing", "an operator's token is needed; send it as Authorization: Bearer TOKEN")
         scheme, _, token = authorization[0].partition(" ")
-        digest = hashlib.sha256(token.strip(" ").encode("utf-8", "surrogateescape")).hexdigest()
+        token = token.strip(" ")
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
         match = None
         for known, operator in self._known:
             if hmac.compare_digest(known, digest):
                 match = operator
-        if match is None or scheme.lower() != "bearer" or len(authorization) > 1:
-            raise Refusal(
-                "identity_invalid", "this is not an operator's token; send one of `operators`, or the admin token"
-            )
+        if scheme.lower() != "bearer" or len(authorization) > 1:
+            raise no_operator("Authorization is not one header with the scheme Bearer")
+        if match is None and self._verify is not None:
+            match = self._signed.get(await self._verify(token))
+        if match is None:
+            raise no_operator("the token is nobody's")
         return match
+
+
+def roles_of(operator: OperatorSettings) -> frozenset[str]:
+    """Every role that an operator may act in."""
+    return frozenset().union(*(ROLES[role] for role in operator.roles))
 
 
 def ensure_admin_token(path: Path) -> str:
@@ -177,7 +202,7 @@ async def _answer(
 ) -> object:
     headers = request.headers
     hosts.check(headers.get("Host", ""), headers.get("Origin"), "listen.admin.hosts")  # (1)
-    operator = operators.identify(headers.getall("Authorization", []))  # (2)
+    operator = await operators.identify(headers.getall("Authorization", []))  # (2)
     route, variables = _find(request, table)  # (3)
     if route.role not in operator.may:  # (4)
         raise Refusal("scope_exceeded", f"this needs the role {route.role}; ask an operator who has it")

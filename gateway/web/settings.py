@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
+from gateway.identity.registry import one_segment
+from gateway.identity.settings import AgentSettings, IdentitySettings
 from gateway.settings.types import (
     NON_EMPTY,
     Bind,
@@ -100,19 +102,64 @@ class ListenSettings:
 class OperatorSettings:
     """A person or a program that may use the admin listener."""
 
-    NOT_BUILT: ClassVar[Mapping[str, str]] = {
-        "issuer": "operators with tokens of an issuer are not built yet: use `token_sha256`",
-        "subject": "operators with tokens of an issuer are not built yet: use `token_sha256`",
-    }
-
     id: Name
     """How logs name the operator."""
-    token_sha256: Annotated[str, Pattern("a SHA-256", "[0-9a-f]{64}", '64 hex digits: printf %s "$TOKEN" | sha256sum')]
-    """The SHA-256 of the operator's token, in hex."""
+    issuer: Name = ""
+    """The name of the issuer of the operator's tokens."""
+    subject: Text = ""
+    """The subject of these tokens, character by character."""
+    token_sha256: Annotated[
+        str, Pattern("a SHA-256", "[0-9a-f]{64}", '64 hex digits: printf %s "$TOKEN" | sha256sum')
+    ] = ""
+    """In place of both: the SHA-256 of a token of the operator's own, in hex."""
     roles: Annotated[tuple[Literal["viewer", "finance", "approver", "operator"], ...], NON_EMPTY]
     """What the operator may do."""
     groups: tuple[Text, ...] = ()
     """Which groups of approvers the operator belongs to."""
+
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        """There is one way to know the operator, and a person is never a pattern."""
+        if self.token_sha256 and (self.issuer or self.subject):
+            yield "token_sha256", "the operator has tokens of an issuer too", "keep one of both"
+        elif not self.token_sha256 and not self.issuer:
+            yield "", "nothing says whose tokens are this operator's", "name `issuer` and `subject`, or `token_sha256`"
+        elif self.issuer and not self.subject:
+            yield "subject", "nothing says whom the issuer vouches for", "name the `sub` claim of the operator's tokens"
+        if self.subject.endswith(("/*", ":*")):
+            yield "subject", f"{self.subject!r} would be many people", "name one, and make an entry of each"
+
+
+def operator_mistakes(
+    operators: Sequence[OperatorSettings], identity: IdentitySettings, agents: Sequence[AgentSettings]
+) -> Iterator[tuple[tuple[int, str], str, str]]:
+    """What is wrong with operators beside issuers and agents: (index, key), problem, remedy of each.
+
+    An agent that could have an operator's token could approve of itself; one with `claims` is told apart by them.
+    """
+    issuers = {issuer.name: issuer for issuer in identity.issuers}
+    anybody = {(agent.issuer, agent.subject): agent.id for agent in agents if not agent.claims}
+    seen: dict[tuple[str, str], str] = {}
+    for index, operator in enumerate(operators):
+        if not (operator.issuer and operator.subject):
+            continue
+        issuer = issuers.get(operator.issuer)
+        if issuer is None:
+            problem = f"there is no issuer {operator.issuer}"
+            yield (index, "issuer"), problem, f"identity.issuers has {', '.join(sorted(issuers)) or 'none'}"
+        elif set(issuer.kinds) == {"x509-svid"}:
+            yield (index, "issuer"), f"issuer {issuer.name} signs no tokens", "name another one, or use token_sha256"
+        elif identity.require_proof or issuer.require_proof:
+            problem = f"tokens of issuer {issuer.name} must be bound to a key, and the admin listener takes no proof"
+            yield (index, "issuer"), problem, "name an issuer without `require_proof`, or use token_sha256"
+        place = operator.issuer, operator.subject
+        agent = anybody.get(place) or anybody.get((operator.issuer, one_segment(operator.subject)))
+        if agent is not None:
+            problem = f"agent {agent} has tokens with this subject, and no agent may act as an operator"
+            yield (index, "subject"), problem, "give the operator a subject of its own, or tell the agent by `claims`"
+        if place in seen:
+            problem = f"operator {seen[place]} has the same issuer and subject"
+            yield (index, "subject"), problem, "make one entry of both: its `roles` and `groups` are lists"
+        seen.setdefault(place, operator.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from gateway.policy import Known
 from gateway.policy import load as load_policies
 from gateway.policy.settings import PoliciesSettings
 from gateway.settings.complaints import Complaints
+from scripts import policy_reference
 from scripts.configuration_reference import PAGE, page
 from tests.architecture.tree import ROOT, tracked
 
@@ -57,12 +58,14 @@ def test_the_configuration_page_has_every_key() -> None:
     assert page(text) == text, "run: make schema"
     named = {name for names in re.findall(r"<!-- keys: (.+) -->", text) for name in names.split(", ")}
     assert named == {field.name for field in fields(Settings)}
+    assert [name for name in named if f"\n| `{name}" not in text] == []
 
 
 def test_the_examples_of_the_configuration_page_are_one_configuration() -> None:
     """Put together they load without a mistake; what they read from elsewhere is there."""
     text = "\n".join(examples(PAGE))
-    files = {"config.yaml": text.encode(), "groq.key": b"key", "schemas/payment.json": b"{}"}
+    keys = {"groq.key": b"key", "approvals.key": b"c2VjcmV0" * 4}
+    files = {"config.yaml": text.encode(), "schemas/payment.json": b"{}", **keys}
     try:
         config = load(Path("config.yaml"), KeptSources(files, {}, {"OPENAI_API_KEY": "a", "PAYMENTS_TOKEN": "b"}))
     except ConfigMistakes as mistakes:
@@ -96,12 +99,16 @@ def test_the_recipes_of_the_identity_page_are_configurations() -> None:
         assert config.settings.identity.issuers
 
 
-def test_the_commands_of_the_identity_page_are_commands() -> None:
+@pytest.mark.parametrize(
+    ("name", "least"), [("identity", 14), ("policies", 23), ("attestations", 3), ("audit", 2), ("operations", 5)]
+)
+def test_the_commands_of_a_page_are_commands(name: str, least: int) -> None:
     """Every `passgate …` of it is understood as it is written: none asks for more than the missing configuration."""
-    lines = "\n".join(examples(DOCS / "identity.md", "sh"))
-    commands = re.findall(r"(?:^|&& |\$\()(passgate [^)#\n&<]+)", lines, re.MULTILINE)
-    assert len(commands) >= 14
-    for command in commands:
+    lines = "\n".join(examples(DOCS / f"{name}.md", "sh")).replace("\\\n", " ")
+    inner = re.findall(r"\$\((passgate [^()|]+)", lines)
+    outer = re.findall(r"(?:^|&& )(passgate [^#\n&<|]+)", re.sub(r"\$\([^()]*\)", "X", lines), re.MULTILINE)
+    assert len(inner) + len(outer) >= least
+    for command in (*inner, *outer):
         _, *words = shlex.split(command)
         try:
             main(words)
@@ -109,21 +116,42 @@ def test_the_commands_of_the_identity_page_are_commands() -> None:
             pytest.fail(f"this is not understood: {command}")
 
 
-def test_the_steps_of_the_policies_page_end_as_it_says() -> None:
-    """The second step has the mistakes that stand below it; what comes after has none."""
-    first, second, more = examples(DOCS / "policies.md")
-    text = (DOCS / "policies.md").read_text()
-    wrong = complaints_about(first)
-    assert len(wrong) == 2
-    assert all(line.split("agents, teams")[0] in text for line in wrong)
-    assert complaints_about(second) == []
-    assert complaints_about(second + more) == []
+def test_the_examples_of_the_policies_page_load() -> None:
+    """Those of the grammar are rules, those of the way through files (another test walks it), the rest is config."""
+    rules = [text for text in examples(DOCS / "policies.md") if text.startswith("rules:")]
+    files = [text for text in examples(DOCS / "policies.md") if text.startswith("# mine/")]
+    others = set(examples(DOCS / "policies.md")) - {*rules, *files}
+    assert (len(rules), len(files), len(others)) == (4, 6, 2)
+    assert [complaints_about(f"version: 1\npolicy: p\n{text}") for text in rules] == [[]] * len(rules)
+    for text in others | set(examples(DOCS / "attestations.md")):
+        assert configured(text) == [], text
+
+
+def test_the_tables_about_policies_are_current() -> None:
+    """The grammar, the reasons and the facts are those of the code, and each has its table."""
+    text = policy_reference.PAGE.read_text()
+    assert policy_reference.page(text) == text, "run: make schema"
+    assert policy_reference.FACTS.read_text() == policy_reference.facts(), "run: make schema"
+    assert re.findall(r"<!-- table: (\w+) -->", text) == [*policy_reference.PARTS, "reasons"]
 
 
 def test_the_policy_of_the_readme_loads() -> None:
     """What stands on the first page can be copied."""
     (policy,) = examples(ROOT / "README.md")
     assert complaints_about(policy) == []
+
+
+IDENTITY = "identity: {{audience: '{}', issuers: [{{name: corp, iss: i, keys: {{file: k}}}}]}}\n"
+
+
+def configured(part: str) -> list[str]:
+    """What loading a part of a configuration complains of."""
+    files = {"config.yaml": (IDENTITY.format("a") + part).encode(), "approvals.key": b"c2VjcmV0" * 8}
+    try:
+        load(Path("config.yaml"), KeptSources(files, {}, {}))
+    except ConfigMistakes as mistakes:
+        return [str(mistakes)]
+    return []
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from tests.attacks.stage import Stage, on_stage
+from tests.attacks.till import Till, open_till
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with on_stage(tmp_path_factory.mktemp("stage")) as stage:
         yield stage
+
+
+@pytest.fixture(scope="session")
+def till(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Till]:
+    """A bank that pays only for orders that were checked."""
+    with open_till(tmp_path_factory.mktemp("till")) as till:
+        yield till

@@ -128,7 +128,7 @@ def test_metacharacters_are_only_text(stage: Stage, text: str) -> None:
     asked = stage.chat(text)
     assert (asked.status, asked.refusal) in {(404, "model_unknown"), (400, "request_malformed")}
     quoted = "".join(f"%{byte:02X}" if byte not in b"./" else chr(byte) for byte in text.encode())
-    for path in (f"/gateway/v1/calls/{quoted}", f"/gateway/v1/runs/{quoted}"):
+    for path in (f"/gateway/v1/{own}/{quoted}" for own in ("calls", "runs", "approvals")):
         reply = stage.gateway.call("GET", path)
         assert reply.status in {400, 404}
         assert reply.refusal in {"object_unknown", "run_unknown", "request_malformed", "route_unknown"}

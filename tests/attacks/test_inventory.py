@@ -36,8 +36,10 @@ ALLOWED: Final = {
     ("GET", "/v1/models"): 200,
     ("GET", "/v1/models/sim-other"): 404,  # no such model: it was decided before it was looked for
     ("GET", "/tools/bank/look/A1"): 200,
+    ("POST", "/gateway/v1/attestations"): 400,  # without any: it was decided before its body was read
     ("GET", "/gateway/v1/runs/job-1"): 404,
     ("GET", "/gateway/v1/calls/req_unknown"): 404,
+    ("GET", "/gateway/v1/approvals/sim-other"): 404,
     ("POST", "/oauth/token"): 200,
 }
 """What an agent gets that may; a new address is entered here with its status."""
@@ -71,9 +73,8 @@ NOT_SERVED: Final = [
     ("GET", "/gemini/v1/models", "gemini"),
     ("POST", "/mcp", "problem"),
     ("GET", "/mcp/github", "problem"),
-    ("POST", "/gateway/v1/attestations", "problem"),
     ("GET", "/gateway/v1/budget", "problem"),
-    ("GET", "/gateway/v1/approvals/1", "problem"),
+    ("GET", "/gateway/v1/approvals", "problem"),
     ("GET", "/gateway/v1/runs", "problem"),
     ("GET", "/oauth/token", "oauth"),
     ("POST", "/oauth/authorize", "oauth"),

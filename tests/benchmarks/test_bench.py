@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from benchmarks import identity, load, systems, upstream
+from benchmarks import identity, load, policy, systems, upstream
 from benchmarks.limits import Limit
 from benchmarks.processes import Server
 from gateway.config import load as load_config
@@ -111,6 +111,19 @@ def test_identification_that_cannot_be_measured_says_why() -> None:
     """A process that fails ends the benchmark with its words, not with a figure."""
     with pytest.raises(RuntimeError, match=r"identity could not be measured(?s:.)*ZeroDivisionError"):
         identity.run(os.sched_getaffinity(0), set(), identity.Sizes(agents=0, tokens=(1,), sample=1), print)
+
+
+def test_decisions_are_measured() -> None:
+    """The part on policy runs, is allowed all that it asks, has a figure for each row, and says which limit breaks."""
+    said: list[str] = []
+    figures = policy.run(os.sched_getaffinity(0), policy.Sizes(rules=50, rounds=2), said.append)
+    assert said == ["policy: 50 rules, 2 rounds"]
+    assert len(policy.table(figures)) == 1 + 5
+    assert min(figures.remembered, figures.first, figures.simple, figures.p50, figures.large_p50) > 0
+    figures.simple = policy.SIMPLE_MICROSECONDS + 1
+    assert "a decision of one condition, µs" in {
+        limit.what for limit in policy.limits(figures) if str(limit).startswith("BROKEN")
+    }
 
 
 def test_a_limit_holds_up_to_its_value() -> None:

@@ -25,9 +25,11 @@ STEADY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
         ("POST", "/tools/payments/charge", "http", "tool", {"tool": "payments", "path": "/charge"}),
         ("DELETE", "/tools/pay%6Dents/a/b%20c", "http", "tool", {"tool": "pay%6Dents", "path": "/a/b%20c"}),
         ("GET", "/tools/payments", "http", "tool", {"tool": "payments", "path": "/"}),
+        ("POST", "/gateway/v1/attestations", "own", "attest", {}),
         ("GET", "/gateway/v1/runs/r1", "own", "own_run", {"run": "r1"}),
         ("GET", "/gateway/v1/runs/a%3Ab", "own", "own_run", {"run": "a:b"}),
         ("GET", "/gateway/v1/calls/req_01", "own", "own_call", {"request_id": "req_01"}),
+        ("GET", "/gateway/v1/approvals/apr_01", "own", "own_approval", {"id": "apr_01"}),
         ("GET", "/.well-known/jwks.json", "well_known", "jwks", {}),
         ("GET", "/.well-known/oauth-protected-resource", "well_known", "protected_resource", {}),
         ("GET", "/.well-known/oauth-authorization-server", "well_known", "authorization_server", {}),
@@ -49,7 +51,7 @@ def test_the_inventory_is_what_resolves() -> None:
     """Every line of the inventory leads to its own operation, and only the contract's are anonymous."""
     for line in INVENTORY:
         path = line.template.replace("{id...}", "m").replace("{path...}", "p")
-        path = path.replace("{tool}", "t").replace("{run}", "r").replace("{request_id}", "q")
+        path = path.replace("{tool}", "t").replace("{run}", "r").replace("{request_id}", "q").replace("{id}", "a")
         assert resolve("PUT" if line.method == "*" else line.method, path).operation == line.operation
     assert {(line.method, line.template) for line in INVENTORY if line.anonymous} == {
         ("HEAD", "/v1"),

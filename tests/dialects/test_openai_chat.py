@@ -44,6 +44,35 @@ def test_a_request_becomes_a_call() -> None:
 
 
 @pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ({}, ()),
+        ({"tools": [{"type": "function"}, {"type": "custom"}]}, ()),
+        ({"tools": None, "web_search_options": None, "enable_search": False}, ()),
+        ({"web_search_options": {}}, ("web_search",)),
+        ({"search_parameters": {"mode": "auto"}}, ("web_search",)),
+        ({"enable_search": True, "web_search_options": {}}, ("web_search",)),
+        ({"tools": [{"type": "function"}, {"type": "code_interpreter"}]}, ("code_interpreter",)),
+        ({"tools": [{"type": "mcp", "server_url": "https://User@Tools.Example:443/x"}]}, ("mcp/tools.example",)),
+        ({"tools": [{"type": "mcp", "server_url": "https://[broken"}]}, ("mcp/unknown",)),
+        ({"tools": [{"type": "mcp"}]}, ("mcp/unknown",)),
+        ({"tools": [{}, "x", {"type": 7}, {"type": ""}]}, ("unknown",)),
+        ({"plugins": [{"id": "web"}, {}]}, ("plugin/web", "plugin/unknown")),
+    ],
+)
+def test_tools_that_the_provider_runs_are_recognised(members: dict[str, Any], found: tuple[str, ...]) -> None:
+    """Whatever the agent does not run itself is named, once, as rules name it; what is odd has a name too."""
+    assert read(request(**members), LIMITS).hosted_tools == found
+
+
+def test_a_cap_of_rules_lowers_that_of_the_route() -> None:
+    """The least cap counts, and it is the one that is injected where the caller names none."""
+    assert OutputCap(1000, 4000).lowered(500) == OutputCap(500, 500)
+    assert OutputCap(1000, 4000).lowered(2000) == OutputCap(1000, 2000)
+    assert OutputCap(None, None).lowered(300) == OutputCap(None, 300)
+
+
+@pytest.mark.parametrize(
     ("body", "pointer"),
     [
         (b"[]", ""),

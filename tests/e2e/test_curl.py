@@ -90,14 +90,18 @@ def test_a_stream_comes_as_events(curl: Curl) -> None:
 
 
 def test_a_tool_is_a_plain_url(curl: Curl) -> None:
-    """The payment is made once, and a person can read it in the effects file."""
+    """The payment is made once, after its check, and a person can read it in the effects file."""
     payment = PAYMENT | {"order_id": "CURL-1"}
-    checked = curl.post("/tools/fraud/check", payment)
+    unchecked = curl.post("/r/curl-1/tools/payments/charge", payment)
+    assert (unchecked.status, unchecked.headers["gateway-refusal"]) == (403, "attestation_required")
+    checked = curl.post("/r/curl-1/tools/fraud/check", payment)
     assert (checked.status, checked.json()["verdict"]) == (200, "pass")
-    paid = curl.post("/tools/payments/charge", payment)
+    paid = curl.post("/r/curl-1/tools/payments/charge", payment)
     assert (paid.status, paid.json()["status"], paid.headers["gateway-cost-usd"]) == (200, "charged", "0.01")
     found = [path for path in (curl.example.folder / "var").rglob("*") if path.is_file() and "effect" in path.name]
     (file,) = found
+    again = curl.post("/r/curl-1/tools/payments/charge", payment)
+    assert (again.status, again.headers["gateway-refusal"]) == (403, "attestation_required")
     assert file.read_text().count('"CURL-1"') == 1
 
 

@@ -82,7 +82,11 @@ def test_what_the_readme_says_next_can_be_pasted(example: Example) -> None:
     metrics = re.findall(r"http\S+(?=/metrics)", example.output)[0]
     text = (ROOT / "README.md").read_text().partition("## What is promised")[0]
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    shown = ["demo model", '"verdict": "pass"', "gateway-cost-usd: 0.0000|policy_denied: no rule allows|[ok] store"]
+    shown = [
+        "demo model",
+        'attestation_required: |"verdict": "pass"|"status": "charged"',
+        "gateway-cost-usd: 0.0000|policy_denied: no rule allows|every one as it was written|[ok] store",
+    ]
     assert len(blocks) == len(shown)
     for block, words in zip(blocks, shown, strict=True):
         line = block.replace("http://127.0.0.1:8080", example.url).replace("http://127.0.0.1:9464", metrics)

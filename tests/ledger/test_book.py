@@ -16,7 +16,7 @@ import pytest
 
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
-from gateway.ledger import Batch, Book, Poster, recover
+from gateway.ledger import Batch, Book, Poster, Posting, recover
 from gateway.state import Runs, Store
 from tests.simulator.clock import SetClock
 from tests.simulator.rows import KEY, delta, row
@@ -58,9 +58,8 @@ async def test_post_durable_returns_after_the_commit(tmp_path: Path, store: Stor
     """When `post_durable` returns, rows and counters of the run are committed."""
     book = Book(tmp_path / "recovery", "worker-1", poster.post, SystemClock())
     book.start()
-    await book.post_durable(
-        [row("a", run="r1", step=4), row("a", run="r1", step=4, attempt=2)], delta(4, tokens=30, cost=7)
-    )
+    rows = row("a", run="r1", step=4), row("a", run="r1", step=4, attempt=2)
+    await book.post_durable(Posting(rows, delta(4, tokens=30, cost=7)))
     assert await ids(store) == ["a", "a"]
     loaded = await Runs(store).load_run(KEY)
     assert loaded is not None
@@ -81,9 +80,9 @@ async def test_rows_posted_while_a_batch_is_on_its_way_wait_for_their_own_commit
 
     book = Book(tmp_path, "worker-1", slow, SystemClock())
     book.start()
-    first = asyncio.create_task(book.post_durable([row("a")], delta(1)))
+    first = asyncio.create_task(book.post_durable(Posting((row("a"),), delta(1))))
     await eventually(lambda: bool(sent))
-    second = asyncio.create_task(book.post_durable([row("b")], delta(2)))
+    second = asyncio.create_task(book.post_durable(Posting((row("b"),), delta(2))))
     await asyncio.sleep(0)
     book.post(row("c"))
     gate.set()
@@ -113,7 +112,7 @@ async def test_what_was_not_acknowledged_is_sent_again_and_nobody_is_let_in_mean
     book = Book(tmp_path / "recovery", "worker-1", lossy, SystemClock())
     book.start()
     with pytest.raises(Refusal) as refused:
-        await book.post_durable([row("a", run="r1")], delta(tokens=30))
+        await book.post_durable(Posting((row("a", run="r1"),), delta(tokens=30)))
     assert refused.value.code == "store_unavailable"
     with pytest.raises(Refusal):
         book.check()
@@ -139,7 +138,7 @@ async def test_a_cancelled_caller_does_not_take_its_settlement_back(
 
     book = Book(tmp_path / "recovery", "worker-1", slow, SystemClock())
     book.start()
-    waiting = asyncio.create_task(book.post_durable([row("a")], delta()))
+    waiting = asyncio.create_task(book.post_durable(Posting((row("a"),), delta())))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with suppress(asyncio.CancelledError):
@@ -160,7 +159,7 @@ async def test_a_silent_supervisor_stops_admission_and_is_not_waited_for_for_eve
     book = Book(tmp_path, "worker-1", silent, clock)
     book.start()
     with pytest.raises(Refusal, match="store_unavailable"):
-        await book.post_durable([row("a")], delta(), patience=0.05)
+        await book.post_durable(Posting((row("a"),), delta()), patience=0.05)
     book.check()
     clock.pass_(6)
     with pytest.raises(Refusal, match="store_unavailable"):
@@ -210,7 +209,7 @@ async def test_a_delta_without_rows_is_a_mistake(tmp_path: Path, poster: Poster)
     book = Book(tmp_path / "recovery", "worker-1", poster.post, SystemClock())
     book.start()
     with pytest.raises(ValueError, match="tied to its rows"):
-        await book.post_durable([], delta())
+        await book.post_durable(Posting((), delta()))
     await book.close()
 
 

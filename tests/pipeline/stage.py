@@ -12,6 +12,7 @@ import json
 import math
 import sqlite3
 import types
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from gateway.build import build_world
+from gateway.build import build_world, prepare
 from gateway.config import load
+from gateway.core.approval import ApprovalAsk, ApprovalKey, Standing
+from gateway.core.attestation import Attestation, Use
 from gateway.core.call import ClientGone, Head
 from gateway.core.clock import SystemClock
 from gateway.core.errors import Refusal
@@ -30,12 +33,34 @@ from gateway.flights import Flights
 from gateway.identity.stops import StopList
 from gateway.ledger import Batch, Book, Poster, find_call
 from gateway.pipeline import Pipeline
+from gateway.process.approving import Approving
+from gateway.process.attesting import Attesting
+from gateway.process.channel import (
+    AnyMessage,
+    AwaitApproval,
+    Claim,
+    Consume,
+    Done,
+    FindApproval,
+    Gather,
+    Gathered,
+    Hold,
+    Present,
+    Recorded,
+    Release,
+    ShowApproval,
+    Stands,
+    Unclaim,
+)
+from gateway.process.in_force import InForce
+from gateway.process.reading import Read
 from gateway.runs import Entered, Register
 from gateway.state import Runs, Store, StoreUnavailable
 from gateway.telemetry.logs import Log
-from gateway.telemetry.metrics import Counts
+from gateway.telemetry.metrics import Counts, Registry
 from gateway.world import World
-from tests.simulator.gateway import Gateway
+from tests.simulator.attester import Attester
+from tests.simulator.gateway import ALLOW_ALL, Gateway
 from tests.simulator.provider import completion, streamed
 from tests.simulator.upstream import Received, Script, ScriptedUpstream, answer
 
@@ -109,10 +134,89 @@ class Door:
 
 
 class Supervising:
-    """The supervisor's side, without a channel between."""
+    """The supervisor's side, without a channel between; `log` is its decision log."""
 
-    def __init__(self, store: Store, register: Register, poster: Poster) -> None:
+    def __init__(self, store: Store, register: Register, poster: Poster, now: InForce) -> None:
         self._store, self._register, self._poster = store, register, poster
+        registry, clock = Registry(100), SystemClock()
+        self._attesting = Attesting(store, registry, lambda: now.log, clock)
+        self.approving = Approving(store, registry, now, clock)
+        self._gone = asyncio.Event()
+        self.log: list[bytes] = []
+        self._told = set[asyncio.Future[object]]()
+
+    async def gather(
+        self,
+        run: RunKey,
+        names: tuple[str, ...],
+        across: tuple[tuple[str, int], ...],
+        presented: tuple[Attestation, ...],
+    ) -> tuple[tuple[Attestation, ...], int]:
+        """See `permit.Desk`."""
+        gathered = await self._attesting.handle(Gather(run, names, across, presented))
+        assert isinstance(gathered, Gathered)
+        return gathered.attestations, gathered.seen
+
+    async def present(self, attestations: tuple[Attestation, ...]) -> tuple[bool, ...]:
+        """See `attestation_endpoint.Recorder`."""
+        recorded = await self._attesting.handle(Present(attestations))
+        assert isinstance(recorded, Recorded)
+        return recorded.new
+
+    async def consume(
+        self, holder: str, uses: tuple[Use, ...], run: RunKey, names: tuple[str, ...], steps: tuple[str, ...], seen: int
+    ) -> None:
+        """See `permit.Desk`; like over a channel, it happens also when nobody waits for it any more."""
+        asked = self._attesting.handle(Consume(holder, uses, run, names, steps, seen))
+        await asyncio.shield(asyncio.ensure_future(asked))
+
+    def release(self, holder: str) -> None:
+        """See `permit.Desk`."""
+        self._tell(self._attesting.handle(Release(holder)))
+
+    async def decided(self, record: bytes) -> None:
+        """See `permit.Desk`."""
+        await asyncio.sleep(0)
+        self.log.append(record)
+
+    async def find_approval(self, key: ApprovalKey) -> Standing | None:
+        """See `permit.Desk`."""
+        return await self._stands(FindApproval(key))
+
+    async def hold(self, ask: ApprovalAsk) -> Standing | None:
+        """See `permit.Desk`."""
+        return await self._stands(Hold(ask))
+
+    async def await_approval(self, approval: str, seconds: float) -> Standing | None:
+        """See `permit.Desk`."""
+        return await self._stands(AwaitApproval(approval, seconds))
+
+    async def claim(self, approval: str, request_id: str) -> Standing | None:
+        """See `permit.Desk`."""
+        return await self._stands(Claim(approval, request_id))
+
+    def unclaim(self, approval: str, request_id: str) -> None:
+        """See `permit.Desk`."""
+        self._tell(self._approve(Unclaim(approval, request_id)))
+
+    async def show_approval(self, approval: str, owner: tuple[str, str]) -> Mapping[str, object] | None:
+        """See `pipeline.Supervisor`."""
+        shown = await self._approve(ShowApproval(approval, *owner))
+        assert isinstance(shown, Done)
+        return shown.value
+
+    async def _stands(self, message: AnyMessage) -> Standing | None:
+        stands = await asyncio.shield(asyncio.ensure_future(self._approve(message)))
+        assert isinstance(stands, Stands)
+        return stands.standing
+
+    async def _approve(self, message: AnyMessage) -> AnyMessage | None:
+        return await self.approving.handle(message, "worker-1", self._gone)
+
+    def _tell(self, work: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Future[object] = asyncio.ensure_future(work)
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
 
     async def enter(self, run: RunRef, kind: str) -> Entered:
         """See `runs.Entrance`."""
@@ -162,6 +266,8 @@ class Stage:
     book: Book
     pipeline: Pipeline
     counts: Counts
+    supervising: Supervising
+    attester: Attester
 
     def door(self, path: str, body: object = None, *, method: str = "POST", **headers: str) -> Door:
         """A request of the agent `procurement`."""
@@ -181,6 +287,12 @@ class Stage:
     def pay(self, *, run: str = "") -> Door:
         """A tool call with an effect."""
         return self.door(f"/r/{run}/tools/bank/pay/A1" if run else "/tools/bank/pay/A1", {"amount": 1})
+
+    def wire(self, order: str, *, amount: int = 1, **headers: str) -> Door:
+        """A guarded tool call, with the attestation that it needs."""
+        attested = self.attester.attest(subject={"order": order}, run="r1")
+        path = f"/r/r1/tools/bank/wire/{order}"
+        return self.door(path, {"amount": amount}, **{"workflow-attestation": attested, **headers})
 
     async def rows(self) -> list[dict[str, Any]]:
         """The ledger, once all that was taken is committed."""
@@ -216,14 +328,19 @@ class Stage:
 async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]) -> AsyncIterator[Stage]:
     """Everything set up; the upstream answers by `scripts`. Provider `main` comes first, `spare` is its stand-in."""
     async with ScriptedUpstream(list(scripts)) as upstream:
-        gateway = Gateway(folder, config=_config(upstream.url))
+        attester = Attester()
+        gateway = Gateway(folder, _config(upstream.url), {"all.yaml": ALLOW_ALL, "guard.yaml": GUARD})
         gateway.write()
+        (folder / "attester.json").write_bytes(attester.jwks())
         sources = DiskSources()
         config = load(folder / "config.yaml", sources)
-        world = build_world(config, sources, None, keys={}, secret=b"")
+        built = prepare(config, sources)
+        world = build_world(config, built, sources, None)
         store = await Store.open(folder / "passgate.db")
         register = Register(Runs(store), RunLimits, SystemClock())
-        supervising = Supervising(store, register, Poster(store))
+        supervising = Supervising(
+            store, register, Poster(store), InForce(Read(config, built.policy.image, 0), sources, SystemClock())
+        )
         (folder / "recovery").mkdir()
         book = Book(folder / "recovery", "worker-1", supervising.post, SystemClock())
         book.start()
@@ -233,7 +350,8 @@ async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]
         pipeline = Pipeline(book, supervising, flights, counts, Log("worker-1", level="error"))
         pipeline.adopt(world, Log("worker-1", level="error"))
         try:
-            yield Stage(folder, gateway, upstream, world, store, register, book, pipeline, counts)
+            parts = store, register, book, pipeline, counts, supervising
+            yield Stage(folder, gateway, upstream, world, *parts, attester)
         finally:
             await world.outbound.close()
             with contextlib.suppress(StoreUnavailable):
@@ -255,10 +373,29 @@ def _config(url: str) -> dict[str, Any]:
                 "kind": "http",
                 "base_url": f"{url}/bank",
                 "allow_internal": True,
-                "operations": {"pay": {"method": "POST", "path": "/pay/{order}", "cost": "0.01 USD"}},
+                "operations": {
+                    "pay": {"method": "POST", "path": "/pay/{order}", "cost": "0.01 USD"},
+                    "wire": {"method": "POST", "path": "/wire/{order}", "cost": "0.01 USD"},
+                },
             }
         },
+        "attesters": [{"name": "fraud-service", "keys": {"file": "attester.json"}, "may_attest": ["fraud-check"]}],
+        "operators": [{"id": "desk", "token_sha256": "0" * 64, "roles": ["approver"], "groups": ["finance"]}],
     }
+
+
+GUARD = """version: 1
+policy: guard
+rules:
+  - id: fraud-check-first
+    effect: require
+    match: {tools: [bank.wire]}
+    requires: [{attestation: {step: fraud-check, max_age: 5m, consume: per_subject, bind: {order: args.order}}}]
+    approve: {when: args.amount > 100, approvers: ["group:finance"]}
+observe:
+  - {step: wired, tool: bank.wire, outcome: 'result.paid ? "passed" : "failed"', subject: {order: args.order}}
+"""
+"""`bank.wire` is for orders that were checked, once each; above 100 with a person's word."""
 
 
 async def cancelled_at(work: Coroutine[Any, Any, None], point: int) -> bool:
@@ -324,6 +461,7 @@ ADMITTED: dict[str, Callable[[Stage], Door]] = {
     "chat in a run": lambda stage: stage.chat(run="r1"),
     "stream in a run": lambda stage: stage.chat(stream=True, run="r1"),
     "tool in a run": lambda stage: stage.pay(run="r1"),
+    "guarded tool": lambda stage: stage.wire(uuid.uuid4().hex),
     "model list": lambda stage: stage.door("/v1/models", method="GET"),
 }
 """One call of each kind that is let in."""

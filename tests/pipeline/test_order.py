@@ -96,7 +96,7 @@ class _Broken:
 
 
 class _BrokenRules(PolicySet):
-    def decide(self, *_: object) -> Never:
+    def find(self, *_: object) -> Never:
         raise RuntimeError("a rule is broken, and says canary-detail")
 
 
@@ -111,6 +111,9 @@ class _NoRegister:
 
     def leave(self, ticket: int) -> None:
         raise AssertionError(f"nothing was entered: {ticket}")
+
+    async def decided(self, _record: bytes) -> None:
+        raise self._error
 
     async def show_run(self, _key: object) -> Mapping[str, object] | None:
         raise self._error

@@ -26,7 +26,7 @@ async def test_workers_that_cannot_take_the_first_configuration_end_the_start(tm
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pool = WorkerPool(2, tmp_path / "recovery", handle, reaped, lambda: Log("test", level="error"))
-        nothing = Prepare(1, str(tmp_path / "config.yaml"), {}, {}, {}, None)
+        nothing = Prepare(1, str(tmp_path / "config.yaml"), {}, {}, {}, b"", None)
         with pytest.raises(ChannelError, match=r"worker-\d\.\d+\.\d+ did not start: .*config\.yaml"):
             await pool.start(listener, nothing)
         await pool.stop(0)
@@ -45,7 +45,7 @@ async def test_a_stop_in_the_middle_of_a_start_ends_it(tmp_path: Path) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         pool = WorkerPool(1, tmp_path / "recovery", handle, reaped, lambda: Log("test", level="error"))
-        starting = asyncio.create_task(pool.start(listener, Prepare(1, "config.yaml", {}, {}, {}, None)))
+        starting = asyncio.create_task(pool.start(listener, Prepare(1, "config.yaml", {}, {}, {}, b"", None)))
         while not pool.workers:  # noqa: ASYNC110 - the pool sets no event
             await asyncio.sleep(0.005)
         pid = pool.workers[0].pid

@@ -164,6 +164,18 @@ async def test_a_moved_issuer_moves_with_its_configuration(on: Stage, server: Jw
         assert (server.fetches, second.fetches) == (1, 2)
 
 
+async def test_a_configuration_goes_by_its_own_addresses(on: Stage, server: JwksServer, second: JwksServer) -> None:
+    """`keys_for` gives either configuration the keys of the place that it names, and none while workers change over."""
+    old, moved = configured(issuer(server)), configured(issuer(second))
+    async with serving(on, issuer(server)) as trust:
+        trust.publish("gateway", OTHER)
+        assert (trust.keys_for(old), trust.keys_for(moved)) == ({"dev": GOOD}, {})
+        async with trust.change(moved, OUTBOUND):
+            assert (trust.keys_for(old), trust.keys_for(moved)) == ({}, {})
+        assert (trust.keys_for(old), trust.keys_for(moved)) == ({}, {"dev": OTHER})
+        assert trust.keys_for(configured(issuer(None))) == {}
+
+
 async def test_another_kind_is_another_source(on: Stage, server: JwksServer) -> None:
     """Keys that were judged for one kind of token do not count for another one before they were judged for it."""
     async with serving(on, issuer(server)) as trust:

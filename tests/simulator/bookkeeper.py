@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gateway.core.clock import SystemClock
-from gateway.ledger import Batch, Book
+from gateway.ledger import Batch, Book, Posting
 from tests.simulator.rows import delta, row
 
 
@@ -33,7 +33,7 @@ async def _main() -> None:
         number += 1
         name = f"{sys.argv[3]}-{number}"
         if number % 10 == 1:
-            await book.post_durable([row(name, run="r1", step=number)], delta(number))
+            await book.post_durable(Posting((row(name, run="r1", step=number),), delta(number)))
         else:
             book.post(row(name))
             await asyncio.sleep(0)

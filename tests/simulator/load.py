@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -65,13 +65,14 @@ class Client:
         asked = {"model": self.model, "messages": [question], "stream": call.stream}
         return await self.request("POST", f"{prefix}/v1/chat/completions", json.dumps(asked).encode())
 
-    async def request(self, method: str, path: str, body: bytes = b"") -> Got:
+    async def request(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Got:
         """One request on the kept connection, or on a new one; raises `OSError` where no head comes back."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._streams
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self.token}\r\n{more}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:

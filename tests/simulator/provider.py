@@ -42,6 +42,10 @@ class ScriptedProvider:
         """The requests for `name`, as they came."""
         return [received for received in list(self._upstream.requests) if _name(received) == name]
 
+    def everything(self, since: int = 0) -> list[Received]:
+        """All requests from this one on, in the order in which they came."""
+        return self._upstream.requests[since:]
+
     def seen(self) -> bytes:
         """Every byte that came, joined: for canaries."""
         return b"\n".join(bytes(raw) for raw in list(self._upstream.raw))

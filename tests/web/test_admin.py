@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from gateway.core.errors import Refusal
-from gateway.web.admin import AdminCall, Operators, Route, admin_app, ensure_admin_token
+from gateway.identity.operators import SENTENCE, Subject, no_operator
+from gateway.web.admin import AdminCall, Operator, Operators, Route, admin_app, ensure_admin_token
 from gateway.web.hosts import Hosts
 from gateway.web.listener import listen
 from gateway.web.settings import OperatorSettings
@@ -185,7 +186,7 @@ async def test_what_goes_wrong() -> None:
         assert running.failures == ["LookupError"]
 
 
-def test_the_first_start_makes_a_token(tmp_path: Path) -> None:
+async def test_the_first_start_makes_a_token(tmp_path: Path) -> None:
     """The token has 256 bits and mode 0600, survives a restart, and leaves nothing else behind."""
     path = tmp_path / "var" / "admin.token"
     token = ensure_admin_token(path)
@@ -193,7 +194,7 @@ def test_the_first_start_makes_a_token(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert ensure_admin_token(path) == token
     assert [one.name for one in path.parent.iterdir()] == ["admin.token"]
-    assert Operators([], token).identify([f"Bearer {token}"]).id == "bootstrap"
+    assert (await Operators([], token).identify([f"Bearer {token}"])).id == "bootstrap"
 
 
 def test_a_token_file_that_is_open_or_weak_is_refused(tmp_path: Path) -> None:
@@ -217,3 +218,53 @@ def test_no_credential_at_all_is_a_mistake() -> None:
     """An empty list of operators never means that anybody may."""
     with pytest.raises(ValueError, match="operators"):
         Operators([])
+
+
+ANNA = OperatorSettings(
+    id="anna", issuer="corp", subject="user/anna", roles=("viewer", "approver"), groups=("finance",)
+)
+
+
+class Issuers:
+    """What verifies signed tokens here: it vouches for whom it is told, and remembers what it was asked."""
+
+    def __init__(self, **signed: Subject) -> None:
+        self.signed, self.asked = signed, list[str]()
+
+    async def verify(self, token: str) -> Subject:
+        """Whose token this is."""
+        self.asked.append(token)
+        if token not in self.signed:
+            raise no_operator("it is not signed")
+        return self.signed[token]
+
+
+async def test_an_operator_of_an_issuer() -> None:
+    """Whom an issuer vouches for has the roles, groups and subject of the configuration; a stranger of it has none."""
+    issuers = Issuers(good=Subject("corp", "user/anna"), strange=Subject("corp", "user/ann"))
+    operators = Operators([ANNA, known(VIEWER, "viewer")], verify=issuers.verify)
+    anna = await operators.identify(["Bearer good"])
+    assert anna == Operator("anna", frozenset({"approver", "viewer"}), frozenset({"finance"}), "user/anna")
+    for token in ("strange", "unsigned", ""):
+        with pytest.raises(Refusal) as caught:
+            await operators.identify([f"Bearer {token}"])
+        assert (caught.value.code, caught.value.sentence) == ("identity_invalid", SENTENCE)
+
+
+async def test_a_token_of_ones_own_is_not_shown_to_issuers() -> None:
+    """A digest that is known settles it; only then the token is read as a signed one, and only as `Bearer`."""
+    issuers = Issuers(good=Subject("corp", "user/anna"))
+    operators = Operators([ANNA, known(VIEWER, "viewer")], verify=issuers.verify)
+    assert (await operators.identify([f"bearer {VIEWER}"])).id == "viewer"
+    for header in (["DPoP good"], ["Basic good"], ["good"], ["Bearer good", "Bearer good"]):
+        with pytest.raises(Refusal, match="identity_invalid"):
+            await operators.identify(header)
+    assert issuers.asked == []
+
+
+async def test_no_digest_stands_for_an_operator_of_an_issuer() -> None:
+    """What has no digest matches none, not the empty one either, and without anybody to verify nothing is accepted."""
+    operators = Operators([ANNA])
+    for token in ("", hashlib.sha256(b"").hexdigest(), "good"):
+        with pytest.raises(Refusal, match="identity_invalid"):
+            await operators.identify([f"Bearer {token}"])
