@@ -54,12 +54,13 @@ lock: $(EQUIPPED) ## pin what pyproject.toml and requirements-dev.in ask for (UP
 	@echo "passgate: pinning what builds it";      $(COMPILE) --only-build-deps --all-build-deps -o requirements-build.txt pyproject.toml
 	@echo "passgate: pinning what tests it";       $(COMPILE) -o requirements-dev.txt requirements-dev.in
 
-schema: $(INSTALLED) ## write what follows from the settings: docs/schema/ for editors, the tables of docs/configuration.md
+schema: $(INSTALLED) ## write what follows from the code: docs/schema/ for editors, the tables of docs/
 	@mkdir -p docs/schema
 	@for kind in config policy; do \
 	  schema=$$($(BIN)/passgate schema $$kind); printf '%s\n' "$$schema" > docs/schema/$$kind.json; echo "docs/schema/$$kind.json"; \
 	done
 	@$(BIN)/python -m scripts.configuration_reference; echo docs/configuration.md
+	@$(BIN)/python -m scripts.policy_reference; echo "docs/policies.md, docs/facts.md"
 
 clean: ## remove the environment, caches and build output; state under var/ stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

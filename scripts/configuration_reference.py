@@ -19,7 +19,7 @@ from gateway.settings.types import Bind
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 _TOLD_ONCE: Final = {"TimeoutOverrides"}  # as `timeouts`
-_TABLE: Final = re.compile(r"(?<=<!-- keys: )([a-z_, ]+)( -->\n\n)(?:\|.*\n)*")
+_TABLE: Final = re.compile(r"(?<=<!-- keys: )([a-z_, ]+) -->\n+(?:\|.*\n)*")
 _HEAD: Final = "| key | is | without it |\n|---|---|---|\n"
 
 Schema = Mapping[str, Any]
@@ -27,7 +27,7 @@ Schema = Mapping[str, Any]
 
 def page(text: str) -> str:
     """The page with current tables."""
-    return _TABLE.sub(lambda found: f"{found[1]}{found[2]}{_table(found[1].split(', '))}", text)
+    return _TABLE.sub(lambda found: f"{found[1]} -->\n\n{_table(found[1].split(', '))}", text)
 
 
 def _table(sections: list[str]) -> str:

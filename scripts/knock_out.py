@@ -37,13 +37,14 @@ _PYJWT: Final = Path(jwt.__file__).parent
 _PARTS: Final[Mapping[str, str]] = {
     "tokens.py": "tokens", "kinds.py": "tokens", "spiffe.py": "spiffe", "jose.py": "jose", "keys.py": "keys",
     "proof.py": "proof", "certificates.py": "certificates", "credential.py": "credential", "registry.py": "registry",
-    "delegation.py": "delegation", "token_request.py": "delegation", "__init__.py": "door", "utils.py": "pyjwt",
-    "algorithms.py": "pyjwt",
+    "delegation.py": "delegation", "token_request.py": "delegation", "__init__.py": "door", "operators.py": "operators",
+    "utils.py": "pyjwt", "algorithms.py": "pyjwt",
 }  # fmt: skip
 """The files of `gateway/identity` and of PyJWT in which something is taken out, and which part they belong to."""
 _ONLY: Final[Mapping[str, frozenset[str]]] = {
     "keys.py": frozenset({"read_jwk", "_read_key", "_algs", "_public_key", "_octets"}),
     "registry.py": frozenset({"find", "matching"}),
+    "operators.py": frozenset({"verify", "_valid"}),
     "__init__.py": frozenset({"identify_parent", "_find", "_prove", "_recognise", "_verify", "_check_address"}),
 }
 """Of these files only these functions: the others read configuration, or answer operators."""
@@ -53,6 +54,7 @@ _IN_OTHER_WORDS: Final = frozenset(
         ("keys.py", "_read_key"), ("keys.py", "_octets"), ("proof.py", "prove"), ("proof.py", "_read"),
         ("proof.py", "_signer"), ("certificates.py", "read"), ("certificates.py", "verify"),
         ("certificates.py", "_foreign"), ("delegation.py", "principal"), ("token_request.py", "_binding"),
+        ("operators.py", "verify"),
     }
 )  # fmt: skip
 """Functions whose `except` puts a refusal into other words: what refuses stands elsewhere, or in the table."""
@@ -74,6 +76,7 @@ _TESTS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "credential": ("credential certificates", ()),
     "registry": ("registry", ()),
     "delegation": ("delegation", ()),
+    "operators": ("operators", ()),
     "door": ("possession certificates delegation tokens remembering api_keys adopting", ()),
 }
 """By part: the files of tests/identity that should notice, and those with a real listener, asked for numbered steps."""
