@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import identity, load, policy, systems, upstream
+from benchmarks import identity, load, policy, reload, systems, upstream
 from benchmarks.limits import Limit
 from benchmarks.processes import Places, Reading, Server, pinned
 
@@ -197,7 +197,7 @@ def main() -> int:
     alone = parser.add_mutually_exclusive_group()
     alone.add_argument("--bare", action="store_true", help="measure the bare proxy alone")
     alone.add_argument("--identity", action="store_true", help="measure identification alone")
-    alone.add_argument("--policy", action="store_true", help="measure decisions alone")
+    alone.add_argument("--policy", action="store_true", help="measure decisions and reloads alone")
     chosen = parser.parse_args()
 
     def say(line: str) -> None:
@@ -208,7 +208,7 @@ def main() -> int:
     say(f"measured on core {under_test}, load on {loading}, upstream on {beyond}")
     if under_test == loading:
         say("there is one core only: the load shares it, so rates and latencies mean little")
-    subjects, known, decided, kept = [], None, None, []
+    subjects, known, decided, reloaded = list[Subject](), None, None, None
     try:
         if not chosen.bare and not chosen.policy:
             known = identity.run(
@@ -216,23 +216,30 @@ def main() -> int:
             )
         if not chosen.bare and not chosen.identity:
             decided = policy.run(places.under_test, policy.QUICK if chosen.quick else policy.FULL, say)
+            reloaded = reload.run(places, reload.QUICK if chosen.quick else reload.FULL, say)
         if not chosen.identity and not chosen.policy:
             subjects = compare(chosen, places, say)
     except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
         say(str(error) or "a load took too long")
         return 2
-    report(subjects, known, decided, chosen.json)
-    if len(subjects) > 2:
-        kept += limits(subjects[1].figures, subjects[2].figures)
-    if known is not None:
-        kept += identity.limits(known)
-    if decided is not None:
-        kept += policy.limits(decided)
+    report(subjects, known, decided, reloaded, chosen.json)
+    kept = [
+        *(limits(subjects[1].figures, subjects[2].figures) if len(subjects) > 2 else ()),
+        *(identity.limits(known) if known is not None else ()),
+        *(policy.limits(decided) if decided is not None else ()),
+        *(reload.limits(reloaded) if reloaded is not None else ()),
+    ]
     print("", *kept, sep="\n")
     return int(chosen.strict and any(limit.value > limit.most for limit in kept))
 
 
-def report(subjects: list[Subject], known: identity.Figures | None, decided: policy.Figures | None, path: Path) -> None:
+def report(
+    subjects: list[Subject],
+    known: identity.Figures | None,
+    decided: policy.Figures | None,
+    reloaded: reload.Figures | None,
+    path: Path,
+) -> None:
     """Print the tables and write the figures as JSON."""
     machine = {
         "python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count(),
@@ -250,6 +257,8 @@ def report(subjects: list[Subject], known: identity.Figures | None, decided: pol
         print("", *identity.table(known), sep="\n")
     if decided is not None:
         print("", *policy.table(decided), sep="\n")
+    if reloaded is not None:
+        print("", *reload.table(reloaded), sep="\n")
     print("\n" + ", ".join(f"{name} {said}" for name, said in machine.items()))
     path.parent.mkdir(parents=True, exist_ok=True)
     figures: dict[str, object] = {subject.name: asdict(subject.figures) for subject in subjects}
@@ -257,6 +266,8 @@ def report(subjects: list[Subject], known: identity.Figures | None, decided: pol
         figures["identity"] = asdict(known)
     if decided is not None:
         figures["policy"] = asdict(decided)
+    if reloaded is not None:
+        figures["reload"] = asdict(reloaded)
     path.write_text(json.dumps({"machine": machine, "figures": figures}, indent=2, ensure_ascii=False) + "\n")
     print(f"All figures: {path}")
 

@@ -56,7 +56,7 @@ def configure(folder: Path, port: int, upstream_port: int) -> tuple[Path, str]:
     key = Ed25519PrivateKey.generate()
     jwk = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(key.public_key()))
     (folder / "jwks.json").write_text(json.dumps({"keys": [{**jwk, "kid": "bench", "alg": "EdDSA", "use": "sig"}]}))
-    (folder / "policies").mkdir()
+    (folder / "policies").mkdir(exist_ok=True)
     (folder / "policies" / "bench.yaml").write_text(_POLICY)
     config = {
         "listen": {

@@ -17,15 +17,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from gateway.core.attestation import Attestation
 from gateway.core.decision import NO_OBLIGATIONS, ApprovalNeed, Decision, Obligations, Reason, RuleHit
 from gateway.policy.cel import Decimal, Duration, Timestamp
+from gateway.policy.cel.conversions import string_from_decimal
+from gateway.policy.cel.times import write_duration, write_timestamp
 from gateway.policy.index import Index
 from gateway.policy.observations import Observation
 from gateway.policy.requirements import REASONS
@@ -47,7 +49,10 @@ _RANK: Final = {"deny": 0, "require": 1, "allow": 2}
 _EVER: Final = 3650 * 86400.0
 _LONGEST_HOLD: Final = 31 * 86400.0  # an approval waits 30 days at most, and ages count from when it was held
 _ITSELF: Final = ""  # what is asked for, beside hosted tools: the model or the tool
-_WRITTEN: Final = (Timestamp, Duration, Decimal)  # as their texts
+_WRITTEN: Final[Mapping[type, Callable[[Any], str]]] = {
+    Timestamp: write_timestamp, Duration: write_duration, Decimal: string_from_decimal,
+}  # fmt: skip
+"""How what JSON does not have is written, as `string()` in a condition does."""
 _NOTHING_READ: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -377,8 +382,9 @@ def _read(paths: Iterable[tuple[str, ...]], facts: Mapping[str, object]) -> Mapp
         value = facts[path[0]]
         for step in path[1:]:
             value = value.get(step) if isinstance(value, dict) else None
-        if isinstance(value, _WRITTEN):
-            value = str(value)
+        write = _WRITTEN.get(type(value))
+        if write is not None:
+            value = write(value)
         if _is_short(value) and len(found) < _MOST_READ:
             found[".".join(path)] = value
     return found

@@ -125,7 +125,7 @@ def test_what_is_not_true_does_not_pass_either(ruled: Ruled, operation: str) -> 
 
 
 def test_nobody_to_act_for(ruled: Ruled) -> None:
-    """I19: where a rule wants a user that the agent acts for, an agent on its own is refused, whoever it calls itself."""
+    """I19: where a rule wants a user that the agent acts for, an agent on its own is refused, whatever it claims."""
     agent = ruled.gateway.issuer.subject
     own = ruled.token()
     for token in (

@@ -29,9 +29,9 @@ def test_no_agent_writes_a_line(till: Till) -> None:
         assert why(replies[-2]) == required("none")
         assert replies[-1].status == 200
     named = till.gateway.token(jti=LINE, sub=f"user/{LINE}", act={"sub": AGENT})
-    replies += [till.chat(f"sim-{text}", token=named) for text in (LINE, FORGED[3], "\u00e9\U0001f600")]
+    replies += [till.chat(f"scripted-{text}", token=named) for text in (LINE, FORGED[3], "\u00e9\U0001f600")]
     for text in FORGED[1:3]:  # what is no name is not even decided on
-        assert till.chat(f"sim-{text}").refusal == "request_malformed"
+        assert till.chat(f"scripted-{text}").refusal == "request_malformed"
     log = till.decisions()
     ids = {reply.headers["gateway-decision-id"] for reply in replies}
     assert set(log) - before == ids

@@ -131,7 +131,10 @@ def test_the_way_through_the_policies_page_is_as_it_says(
             (tmp_path / text.splitlines()[0].removeprefix("# ")).write_text(text)
         elif text == "passgate serve\n":
             shell.paste("touch served.out; passgate serve >> served.out 2> served.log &")
-            eventually(lambda: "Passgate is ready." in (tmp_path / "served.out").read_text(), "it does not start")
+            eventually(
+                lambda: "Passgate is ready." in (tmp_path / "served.out").read_text(),
+                f"it does not start: {tmp_path}/served.log",
+            )
         elif "| grep would_" in text:
             eventually(partial(shell.finds, here(text, ports)), "it is not counted")
             prints(text, announced)

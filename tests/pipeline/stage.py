@@ -134,7 +134,7 @@ class Door:
 
 
 class Supervising:
-    """The supervisor's side, without a channel between; `log` is its decision log."""
+    """The supervisor's side, without a channel between; `log` is its decision log, which takes nothing while `full`."""
 
     def __init__(self, store: Store, register: Register, poster: Poster, now: InForce) -> None:
         self._store, self._register, self._poster = store, register, poster
@@ -143,6 +143,7 @@ class Supervising:
         self.approving = Approving(store, registry, now, clock)
         self._gone = asyncio.Event()
         self.log: list[bytes] = []
+        self.full = False
         self._told = set[asyncio.Future[object]]()
 
     async def gather(
@@ -177,6 +178,8 @@ class Supervising:
     async def decided(self, record: bytes) -> None:
         """See `permit.Desk`."""
         await asyncio.sleep(0)
+        if self.full:
+            raise Refusal("store_unavailable", "decisions cannot be written down")
         self.log.append(record)
 
     async def find_approval(self, key: ApprovalKey) -> Standing | None:

@@ -143,7 +143,9 @@ class Maker:
         subject: dict[str, Scalar] = {}
         for name, value in (("order", args.get("order")), ("amount", args.get("amount")), ("who", "procurement")):
             if isinstance(value, str | int) and not self.wrong(0.15):
-                subject[name] = self.rng.choice([*VALUES, value == 1, 1]) if self.wrong(0.15) else value
+                subject[name] = self.rng.choice(VALUES) if self.wrong(0.15) else value
+        if "amount" in subject and subject["amount"] in (1, True) and self.chance(0.3):
+            subject["amount"] = True if type(subject["amount"]) is int else 1  # equal to Python, and not the same
         age = self.rng.choice([59.0, 60.0, 61.0, 299.0, 400.0, -100.0, -700.0]) if self.wrong(0.7) else 30.0
         made = attested(
             self.rng.choice(STEPS),
