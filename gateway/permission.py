@@ -109,7 +109,12 @@ class Permission:
             (pair for need in needs for pair in need.across), key=lambda pair: pair[1]
         )  # the longest is last
         across = tuple({step: round((now - age) * _MICRO) for step, age in steps}.items())
-        found, seen = await self._desk.gather(run.key, names, across, tuple(given))
+        try:
+            found, seen = await self._desk.gather(run.key, names, across, tuple(given))
+        except Refusal:
+            if any(need.in_earnest for need in needs):
+                raise
+            return Evidence()  # what is presented for later, or only counted, holds no call up
         standing, fallen = world.attesters.standing(found)
         discounted += (Discounted(one.code, one.step, one.detail) for one in fallen)
         return Evidence(run.key, names, standing, tuple(discounted), seen)

@@ -1,8 +1,9 @@
 """Whether a call may go on: rules of policy files, default deny."""
 
-from gateway.policy.decide import Matching, Needs, PolicySet
+from gateway.policy.decide import Matching, PolicySet
 from gateway.policy.image import from_image
 from gateway.policy.loading import Known, load
+from gateway.policy.needs import Needs
 from gateway.policy.observations import Observation
 from gateway.policy.rules import Facts
 from gateway.policy.sentences import explain_refusal

@@ -29,6 +29,7 @@ from gateway.policy.cel import Decimal, Duration, Timestamp
 from gateway.policy.cel.conversions import string_from_decimal
 from gateway.policy.cel.times import write_duration, write_timestamp
 from gateway.policy.index import Index
+from gateway.policy.needs import NO_NEEDS, needs_of
 from gateway.policy.observations import Observation
 from gateway.policy.requirements import REASONS
 from gateway.policy.rules import Facts, Rule
@@ -46,22 +47,14 @@ _LONGEST_READ: Final = 200  # characters
 _LARGEST_READ: Final = 2**63
 _MOST_REASONS: Final = 32
 _RANK: Final = {"deny": 0, "require": 1, "allow": 2}
-_EVER: Final = 3650 * 86400.0
-_LONGEST_HOLD: Final = 31 * 86400.0  # an approval waits 30 days at most, and ages count from when it was held
 _ITSELF: Final = ""  # what is asked for, beside hosted tools: the model or the tool
 _WRITTEN: Final[Mapping[type, Callable[[Any], str]]] = {
-    Timestamp: write_timestamp, Duration: write_duration, Decimal: string_from_decimal,
-}  # fmt: skip
+    Timestamp: write_timestamp,
+    Duration: write_duration,
+    Decimal: string_from_decimal,
+}
 """How what JSON does not have is written, as `string()` in a condition does."""
 _NOTHING_READ: Final[Mapping[str, object]] = MappingProxyType({})
-
-
-class Needs(NamedTuple):
-    """What must be known before a call can be decided."""
-
-    attested: bool = False  # some rule asks for attestations
-    across: tuple[tuple[str, float], ...] = ()  # steps of which other runs count, each with how many seconds back
-    asks: bool = False  # some rule may ask for an approval
 
 
 class Terms(NamedTuple):
@@ -87,7 +80,7 @@ class Matching:
         self._redact = _redacted(rules)
         conditional = [rule for rule in rules if rule.conditional]
         self._reads = dict.fromkeys([path for rule in conditional for path in rule.reads])
-        self.needs = _needs(rules) if conditional else _NO_NEEDS
+        self.needs = needs_of(rules) if conditional else NO_NEEDS
         self.settled = None if conditional else self.possible
 
     @property
@@ -300,22 +293,7 @@ class PolicySet:
         return self._observations.get(tool, ())
 
 
-_NO_NEEDS: Final = Needs()
 _NONE: Final = frozenset[str]()
-
-
-def _needs(rules: Iterable[Rule]) -> Needs:
-    """What a call must be asked about; what shadow rules ask a person is only counted."""
-    attested = asks = False
-    across: dict[str, float] = {}
-    for rule in rules:
-        asks |= rule.approval is not None and rule.enforced
-        attested |= bool(rule.requires) or any(path[0] == "attestations" for path in rule.reads)
-        for leaf in rule.attested:
-            if leaf.across:
-                across[leaf.step] = max(across.get(leaf.step, 0.0), leaf.max_age or _EVER)
-    held = _LONGEST_HOLD if asks else 0.0
-    return Needs(attested, tuple((step, min(age + held, _EVER)) for step, age in across.items()), asks)
 
 
 def _by_target(rule: Rule) -> bool:

@@ -46,7 +46,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
         r"not built yet: 64 sub-agents",
         r"steps 4, tool_calls 2, tokens \d+, cost_usd 0\.010188",
         r"\n +total .+\n",
-        r"not built yet: passgate audit verify; ",
+        r"security asks: passgate audit verify\n +\d+ lines in 1 file of .*: every one as it was written",
         r"\nAll of it went as announced, in \d+ s\. ",
     ],
 )

@@ -328,11 +328,13 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def on_stage(folder: Path, *scripts: Script | Callable[[Received], Script]) -> AsyncIterator[Stage]:
+async def on_stage(
+    folder: Path, *scripts: Script | Callable[[Received], Script], guard: str = ""
+) -> AsyncIterator[Stage]:
     """Everything set up; the upstream answers by `scripts`. Provider `main` comes first, `spare` is its stand-in."""
     async with ScriptedUpstream(list(scripts)) as upstream:
         attester = Attester()
-        gateway = Gateway(folder, _config(upstream.url), {"all.yaml": ALLOW_ALL, "guard.yaml": GUARD})
+        gateway = Gateway(folder, _config(upstream.url), {"all.yaml": ALLOW_ALL, "guard.yaml": guard or GUARD})
         gateway.write()
         (folder / "attester.json").write_bytes(attester.jwks())
         sources = DiskSources()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.attestation import Attestation
+from gateway.core.errors import Refusal
 from gateway.core.principal import StopKey
 from gateway.core.stop import Stop
 from gateway.web.admin import Operator
-from tests.pipeline.stage import Door, Stage, cancelled_at, disturbed_at, on_stage, serves
+from tests.pipeline.stage import GUARD, Door, Stage, cancelled_at, disturbed_at, on_stage, serves
 
 POINTS = 100
 DESK = Operator("desk", frozenset({"approver", "viewer"}), frozenset({"finance"}))
@@ -102,6 +104,20 @@ async def test_an_approved_call_is_carried_out_once_wherever_it_was_disturbed(tm
                 assert again.headers["gateway-replayed"] == "true"
                 return
         pytest.fail("a hundred suspension points and no end")
+
+
+@pytest.mark.parametrize(("mode", "status"), [("enforce", 503), ("shadow", 200)])
+async def test_only_a_rule_that_binds_needs_the_store(tmp_path: Path, mode: str, status: int) -> None:
+    """P11, W14: without the store a guarded call is refused, and one that a shadow rule looks at goes on."""
+    async with on_stage(tmp_path, serves, guard=GUARD.replace("version: 1", f"version: 1\nmode: {mode}")) as stage:
+
+        async def down(*_: object) -> tuple[tuple[Attestation, ...], int]:
+            raise Refusal("store_unavailable", "the store is down")
+
+        stage.supervising.gather = down  # type: ignore[assignment, method-assign] # the desk as it answers without a store
+        door = await done(stage, stage.door("/tools/bank/wire/A1", {"amount": 1}, **{"gateway-run": "r1"}))
+        assert door.status == status
+        assert len(stage.upstream.requests) == int(status == 200)
 
 
 async def test_twins_of_an_approved_call_make_one_execution(tmp_path: Path) -> None:

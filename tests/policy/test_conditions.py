@@ -184,17 +184,23 @@ def test_what_must_be_known_is_asked_for_and_nothing_else() -> None:
     """Only rules that match make the gateway gather attestations, look into other runs, or look for an approval."""
     facts = Facts.of(CALLER, call())
     across = "requires: [{attestation: {step: check, max_age: 1h, void_across_runs: true}}]"
-    assert policies(MAY).find(facts).needs == (False, (), False)
-    assert policies(rule("allow", TRUE)).find(facts).needs == (False, (), False)
-    assert policies(rule("allow", NEEDS)).find(facts).needs == (True, (), False)
-    assert policies(rule("allow", "when: 'attestations.size() > 0'")).find(facts).needs == (True, (), False)
-    assert policies(rule("allow", across)).find(facts).needs == (True, (("check", 3600.0),), False)
+    assert policies(MAY).find(facts).needs == (False, False, (), False)
+    assert policies(rule("allow", TRUE)).find(facts).needs == (False, False, (), False)
+    assert policies(rule("allow", NEEDS)).find(facts).needs == (True, True, (), False)
+    assert policies(rule("allow", "when: 'attestations.size() > 0'")).find(facts).needs == (True, True, (), False)
+    assert policies(rule("allow", across)).find(facts).needs == (True, True, (("check", 3600.0),), False)
+    assert policies(rule("allow", f"{NEEDS}, mode: shadow")).find(facts).needs == (True, False, (), False)
     asks = "approve: {approvers: [a]}"
-    assert policies(rule("allow", asks)).find(facts).needs == (False, (), True)
-    assert policies(rule("allow", f"{asks}, mode: shadow")).find(facts).needs == (False, (), False)
+    assert policies(rule("allow", asks)).find(facts).needs == (False, False, (), True)
+    assert policies(rule("allow", f"{asks}, mode: shadow")).find(facts).needs == (False, False, (), False)
     ((_, age),) = policies(rule("allow", f"{across}, {asks}")).find(facts).needs.across
     assert age > 30 * 86400, "an attestation may have waited as long as its call"
-    assert policies(rule("allow", NEEDS, match="match: {tools: [mail.send]}")).find(facts).needs == (False, (), False)
+    assert policies(rule("allow", NEEDS, match="match: {tools: [mail.send]}")).find(facts).needs == (
+        False,
+        False,
+        (),
+        False,
+    )
 
 
 # -- obligations

@@ -240,7 +240,7 @@ class Maker:
         inner = self._random.choice((INT, DOUBLE, BOOL, BYTES, TIMESTAMP, DURATION, UINT))
         return self.one_of(
             f"({self.make(STRING, depth)} + {self.make(STRING, depth)})",
-            f"string({self.make(inner, 0 if inner == DOUBLE else depth)})",  # the sign of 0/0 is the machine's
+            f"string({self.make(inner, depth)})",
             f"{self.make(STRINGS, depth)}[{self.make(INT, 0)}]",
             f"{self.make(NUMBERED, depth)}[{self.make(self._random.choice((INT, INT, DYN)), depth)}]",
             self._choice(STRING, depth),

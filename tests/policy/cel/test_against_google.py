@@ -34,7 +34,7 @@ class Found(NamedTuple):
 REFUSED_THERE: Final[dict[str, Callable[[str, str], object]]] = {
     "numbers of different types have an order, as cel-go has it": lambda _, said: re.search(_NUMBERS, said),
     "the items of an empty list or map are of any type": lambda text, _: re.search(r"\[\]|\{\}", text),
-    "types have one type, and [type(1), dyn(1)] is a list of dyn": lambda text, _: "type(" in text,
+    "an item that is dyn makes the list or map one of dyn": lambda text, _: re.search(r"[\[{]", text),
     "what is dyn may be a decimal, so dyn + int is dyn": lambda text, _: re.search(r" [-+*] ", text),
 }
 """What compiles here and not there, by the text and what they say. Evaluated without types, it has to agree."""
@@ -42,12 +42,16 @@ REFUSED_THERE: Final[dict[str, Callable[[str, str], object]]] = {
 REFUSED_HERE: Final[dict[str, Callable[[str, str], object]]] = {
     "a key that no map can have is a mistake": lambda _, said: "a key of a map" in said,
     "!! is two negations: of a double it is a mistake": lambda text, _: "!!" in text,
+    "a literal that is no time is a mistake": lambda _, said: "is out of range" in said,
 }
 """What compiles there and not here, by the text and what is said here."""
 
 DIFFERENT: Final[dict[str, Callable[[Found, Found], object]]] = {
     "an error in a map literal is ignored where another operand decides, as any other": lambda ours, theirs: (
         not ours.error and "ALREADY_EXISTS" in theirs.error
+    ),
+    "!! is two negations: of what is no bool it is an error": lambda ours, theirs: (
+        ours.error.startswith("the operand of !") and not theirs.error
     ),
     "there is no int(bool), as the specification has it": lambda ours, theirs: (
         ours.error == "int does not take (bool)" and not theirs.error
