@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.cli import DONE, WrongUse, add_config, load_settings
 from gateway.cli.identity import seconds
+from gateway.cli.token_inspect import given_text
 
 if TYPE_CHECKING:
     from gateway.attestations import Attesters
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gateway.core.attestation import Scalar
 
 REFUSED: Final = 1
-MAX_INPUT: Final = 64 * 1024  # characters
 _ATTEST: Final = """An attestation says that in a run a step had an outcome about a subject. Policies ask for them
 with `requires`; agents present them in the header Workflow-Attestation, or beforehand with POST
 /gateway/v1/attestations, where attesters post their own too.
@@ -141,7 +140,7 @@ def attest_sign(given: argparse.Namespace) -> int:
 def attest_verify(given: argparse.Namespace) -> int:
     """Print what every check says."""
     settings = load_settings(given.config)
-    text = _text(given.text)
+    text = given_text(given.text, "attestation")
     names = None
     if given.agent is not None:
         names = (given.agent, *(one.subject for one in settings.agents if one.id == given.agent and one.subject))
@@ -213,26 +212,6 @@ def _attesters(settings: Settings, audience: str) -> Attesters:
         return Attesters.build(settings.attesters, DiskSources(), identity, SystemClock())
     except AttestersMistakes as mistakes:
         raise WrongUse(str(mistakes)) from None
-
-
-def _text(given: str) -> str:
-    """What is to be looked at, without the white space around it."""
-    if given == "-":
-        if sys.stdin.isatty():
-            print("paste the attestation, then press Ctrl-D:", file=sys.stderr)
-        text = sys.stdin.read(MAX_INPUT)
-    elif given.startswith("@"):
-        try:
-            with Path(given[1:]).open(encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(MAX_INPUT)
-        except (OSError, ValueError) as error:
-            raise WrongUse(f"passgate: {given[1:]}: {getattr(error, 'strerror', None) or error}") from None
-    else:
-        text = given[:MAX_INPUT]
-    text = text.strip()
-    if not text:
-        raise WrongUse("passgate: there is no attestation: name @FILE, or give it on standard input")
-    return text
 
 
 def _member(text: str) -> tuple[str, Scalar]:

@@ -135,10 +135,20 @@ def caller(inspection: Inspection) -> Iterator[tuple[str, object]]:
 
 
 def _token(given: str) -> str:
-    """What is to be looked at, without the white space around it."""
+    """What is to be looked at; raises `WrongUse` where it is no token."""
+    from gateway.identity.api_keys import PREFIX
+
+    text = given_text(given, "token")
+    if text.startswith(PREFIX):
+        raise WrongUse("passgate: this is an API key, not a token: whether it counts says `key_sha256` of `agents:`")
+    return text
+
+
+def given_text(given: str, what: str) -> str:
+    """What is given as itself, as @FILE, or with `-` on standard input, without the white space around it."""
     if given == "-":
         if sys.stdin.isatty():
-            print("paste the token, then press Ctrl-D:", file=sys.stderr)
+            print(f"paste the {what}, then press Ctrl-D:", file=sys.stderr)
         text = sys.stdin.read(MAX_INPUT)
     elif given.startswith("@"):
         try:
@@ -148,13 +158,9 @@ def _token(given: str) -> str:
             raise WrongUse(f"passgate: {given[1:]}: {getattr(error, 'strerror', None) or error}") from None
     else:
         text = given[:MAX_INPUT]
-    from gateway.identity.api_keys import PREFIX
-
     text = text.strip()
     if not text:
-        raise WrongUse("passgate: there is no token: name @FILE, or give it on standard input")
-    if text.startswith(PREFIX):
-        raise WrongUse("passgate: this is an API key, not a token: whether it counts says `key_sha256` of `agents:`")
+        raise WrongUse(f"passgate: there is no {what}: name @FILE, or give it on standard input")
     return text
 
 

@@ -77,6 +77,7 @@ def _encoded(frame: Frame, text: str) -> bytes:
     return to.bytes_from_string(text)
 
 
+_ZONE: Final = 2000  # units that looking for a time zone costs
 _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _UPPER: Final = {code + 32: code for code in _LOWER}
 _WHITE: Final = "".join(
@@ -90,7 +91,11 @@ def _part(name: str, add: int = 0) -> tuple[Overload, ...]:
     def read(_: Frame, value: Timestamp, zone: str = "UTC") -> int:
         return int(getattr(times.parts(value, zone), name)) + add
 
-    return Overload((TIMESTAMP,), INT, read), Overload((TIMESTAMP, STRING), INT, read)
+    def read_there(frame: Frame, value: Timestamp, zone: str) -> int:
+        frame.pay(_ZONE + len(zone))
+        return read(frame, value, zone)
+
+    return Overload((TIMESTAMP,), INT, read), Overload((TIMESTAMP, STRING), INT, read_there)
 
 
 def _whole(unit: int) -> Overload:

@@ -85,6 +85,8 @@ def test_what_the_specification_asks_for_fits() -> None:
     assert compile_cel("true ? 1 : " * 24 + "1", ENVIRONMENT).evaluate({}) == 1
     assert compile_cel("1" + " + 1" * MAX_DEPTH, ENVIRONMENT).evaluate({}) == 1 + MAX_DEPTH
     assert compile_cel(" " * (MAX_TEXT - 1) + "1", ENVIRONMENT).evaluate({}) == 1
+    with pytest.raises(CelMistake, match="longer than 4096 characters"):
+        compile_cel(" " * MAX_TEXT + "1", ENVIRONMENT)
     deep = "[1].all(x, " * 12 + "true" + ")" * 12
     assert compile_cel(deep, ENVIRONMENT).evaluate({}) is True
 
@@ -130,7 +132,9 @@ def test_steps_are_counted_one_by_one() -> None:
         "args.p.all(x, size([x, x, x, x, x, x, x, x, x, x, x, x, x, x]) > 0)", "args.p.all(x, args.p == args.p2)",
         "args.p.all(x, size({'a': [x, x, x, x, x, x, x, x, x, x, x, x, x], 'b': x}) > 0)",
         "args.p.all(x, !args.text.matches('^(a|aa)*b'))", "args.p.all(x, args.text.startsWith(args.same))",
-        "args.p.all(x, args.text.endsWith(args.same))", "args.p.all(x, args.text.trim() != '')",
+        "args.p.all(x, args.text.endsWith(args.same))",
+        "args.p.exists(x, timestamp(x).getHours('Nowhere/' + string(x)) > 0)",
+        "timestamp(n).getHours(args.other) > 0", "args.p.all(x, args.text.trim() != '')",
     ],
 )  # fmt: skip
 def test_work_has_an_end(text: str, huge: dict[str, object]) -> None:

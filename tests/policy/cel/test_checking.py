@@ -67,7 +67,7 @@ ENVIRONMENT = Environment(
         ("has(args['a'])", "has", "has() asks for one member"),
         ("args.a.all(1, true)", "1", "the first argument of all is the name of a variable"),
         ("args.a.exists(x)", "exists", "exists is not called like this; write .exists(x, condition)"),
-        ("now.getHours('Berlin')", "'B", "the time zone Berlin is not known here"),
+        ("now.getHours('Berlin')", "'B", "the time zone is not known here, where names are as Europe/Berlin"),
         ("timestamp('today') < now", "'t", "the text is no timestamp such as 2026-11-20T10:00:00Z"),
         ("now - now < duration('5 minutes')", "'5", "the text is no duration such as 1h30m"),
         ("spend < decimal('1,50')", "'1", "the text is no decimal such as 12.50"),
@@ -116,8 +116,8 @@ def test_mistakes(text: str, place: str, said: str) -> None:
         ("{'a': 1}", map_of(STRING, INT)), ("attestations.map(a, a.at)", list_of(TIMESTAMP)),
         ("attestations.filter(a, true)", list_of(STEP)), ("attestations[0]", STEP), ("agent.tags.env", STRING),
         ("true ? args.a : 'x'", DYN), ("true ? [] : [1]", list_of(INT)), ("depth < 1.5", BOOL),
-        ("type(1)", CelType("type", (INT,))),
-        ("args.a[0]", DYN), ("[args.a[0], 1]", list_of(DYN)), ("true ? args.a[0] : 1", DYN), ("[[][0], 1]", list_of(INT)),
+        ("type(1)", CelType("type", (INT,))), ("args.a[0]", DYN), ("[args.a[0], 1]", list_of(DYN)),
+        ("true ? args.a[0] : 1", DYN), ("[[][0], 1]", list_of(INT)),
     ],
 )  # fmt: skip
 def test_types(text: str, expected: CelType) -> None:

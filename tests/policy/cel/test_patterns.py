@@ -80,7 +80,7 @@ def test_patterns_that_are_refused(pattern: str, said: str) -> None:
     "pattern",
     [
         "(a+)+$", "(a|a)*b", "(a|aa)+$", "(.*)*x", "(x+x+)+y", "(a*)*b", "([a-z]+)*[0-9]", "(a?){200}a{200}",
-        "^(([a-z])+.)+[A-Z]([a-z])+$", r"(\w+\s?)*$", "a.{0,400}b", "(a|b|ab)*c",
+        "^(([a-z])+.)+[A-Z]([a-z])+$", r"(\w+\s?)*$", "a.{0,90}b", "(a|b|ab)*c",
     ],
 )  # fmt: skip
 def test_bombs_are_read_once(pattern: str) -> None:
@@ -96,7 +96,7 @@ def test_bombs_are_read_once(pattern: str) -> None:
     assert len(text) <= work / ITEM <= len(text) * (MAX_STATES + 1)
     first, work = work, 0
     compiled.found_in(text, pay)
-    assert work <= first
+    assert work < first, "what was met before is not kept"
 
 
 def test_what_is_kept_is_bounded() -> None:
@@ -108,7 +108,9 @@ def test_what_is_kept_is_bounded() -> None:
         assert not pattern.found_in(text + "".join(map(chr, range(0x4E00, 0x4F00))), lambda _: None)
         assert pattern.found_in(text + "a" + "b" * 12 + "c", lambda _: None)
     assert len(pattern._states) <= 200
-    assert all(len(state.steps) <= 100 for state in pattern._states.values())
+    single = Pattern("a", 0)
+    assert not single.found_in("".join(map(chr, range(0x4E00, 0x5000))), lambda _: None)
+    assert max(len(state.steps) for state in single._states.values()) <= 100
 
 
 class PatternMaker:
