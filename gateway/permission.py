@@ -37,6 +37,9 @@ _ASYNC: Final = re.compile(r"(?:^|[,;])\s*respond-async\s*(?:$|[,;])", re.IGNORE
 _MICRO: Final = 1_000_000
 
 
+_NOTHING: Final = Evidence()
+
+
 class Permission:
     """Asks for one call what may come of it; `seek` gives the `Permit`, or raises `Refusal`."""
 
@@ -63,6 +66,11 @@ class Permission:
 
     async def seek(self) -> Permit:
         """6 to 8; raises `Refusal` (`policy_denied`, `attestation_required`, `approval_required`, …)."""
+        world = self._now()
+        settled = self._settled(world)
+        if settled is not None:
+            targets = self._errand.targets if self._errand is not None else ()
+            return await self._conclude(world, settled, targets, _NOTHING, None)
         patience = self._patience()
         while True:
             world = self._now()
@@ -79,6 +87,14 @@ class Permission:
                     if approval is not None and approval.status == "approved":
                         continue
             return await self._conclude(world, decision, targets, evidence, approval)
+
+    def _settled(self, world: World) -> Decision | None:
+        """The decision where nothing but names had to be known for it, as of most calls."""
+        policy = world.policy
+        if policy.per_target or "workflow-attestation" in self._trail.head.headers:
+            return None
+        settled = policy.find(self._facts).settled
+        return settled if settled is not None and settled.obligations.only is None else None
 
     # -- 6 gather
 

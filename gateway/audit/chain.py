@@ -49,11 +49,15 @@ class Line(NamedTuple):
         return Link(self.seq, self.hash)
 
 
-def linked(before: Link, record: bytes) -> tuple[bytes, Link]:
-    """The line of a record (one JSON object without line feeds), and the end of the chain after it."""
-    hashed = b'{"seq":%d,"prev":"%b","record":%b' % (before.seq + 1, before.hash, record)
-    digest = _hash(hashed)
-    return b'%b,"hash":"%b"}\n' % (hashed, digest), Link(before.seq + 1, digest)
+def linked(before: Link, *records: bytes) -> tuple[bytes, Link]:
+    """The lines of some records (JSON objects without line feeds), and the end of the chain after them."""
+    (seq, digest), lines = before, list[bytes]()
+    for record in records:
+        seq += 1
+        hashed = b'{"seq":%d,"prev":"%b","record":%b' % (seq, digest, record)
+        digest = _hash(hashed)
+        lines += (hashed, b',"hash":"', digest, b'"}\n')
+    return b"".join(lines), Link(seq, digest)
 
 
 def read_line(data: bytes) -> Line | None:

@@ -85,14 +85,12 @@ class Chain:
 
         Raises `OSError`: then nothing was added, and the notes wait on.
         """
-        lines, tip = [], self.tip
-        for record in (*self._notes, *records) if self._notes else records:
+        for record in records:
             if b"\n" in record or len(record) > _LONGEST_RECORD:
                 raise ValueError("a record is more than one line, or too long for one")
-            line, tip = linked(tip, record)
-            lines.append(line)
+        lines, tip = linked(self.tip, *self._notes, *records)
         if lines:
-            self._write(b"".join(lines))
+            self._write(lines)
             self.tip = tip
             self._notes.clear()
 

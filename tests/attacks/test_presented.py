@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.attacks.till import WORKERS, Till, required, why
+from tests.attacks.till import PAID, WORKERS, Till, required, why
 from tests.simulator.gateway import Reply, eventually
 
 NAME = "Workflow-Attestation"
@@ -166,8 +166,9 @@ def test_a_store_that_takes_nothing(till: Till) -> None:
                 assert why(till.pay(order, *attestations, run=run, by=f"bank/{way}"))[:2] == (503, "store_unavailable")
     assert not till.paid(order)
     eventually(lambda: till.gateway.ready()[0] == 200, "it does not recover")
-    for _ in till.workers_alone():
-        eventually(lambda: till.pay(order, run=run).status == 200, "a worker lets nobody in any more")
+    for alone in till.workers():
+        with alone:
+            eventually(lambda: till.pay(order, run=run).status == 200, "a worker lets nobody in any more")
     assert till.paid(order) == WORKERS
 
 
@@ -194,3 +195,55 @@ def test_what_was_decided_on_is_what_is_sent(till: Till, body: bytes) -> None:
     assert heard.body == written
     digest = hashlib.sha256(f"POST\n/r/{run}/tools/bank/pay\n\n".encode() + heard.body).hexdigest()
     assert till.decision(reply)["call_digest"] == f"sha256:{digest}"
+    query = f"/r/{run}/tools/bank/orders/{order['order_id']}?curren%63y=%45UR"
+    till.upstream.says(f"/bank/orders/{order['order_id']}?currency=EUR", PAID)
+    reply = till.request("POST", query, headers, b'{"amount":1000}')
+    assert (reply.status, till.paid(order)) == (200, 2)  # a query is written anew from what was decided on
+
+
+KINDS = [
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "application/json; charset=utf-16",
+    "application/jsonx",
+    "application/json, text/plain",
+    "multipart/form-data; boundary=x",
+    "",
+]
+
+
+def test_a_body_that_others_would_read_otherwise(till: Till) -> None:
+    """W5, W21: another media type, another encoding, a byte order mark: what cannot be decided on is not sent."""
+    order, run = till.order(), till.run()
+    body, path = json.dumps(order).encode(), f"/r/{run}/tools/bank/pay"
+    headers = [till.bearer(), (NAME, till.attests(order, run))]
+    for kind in KINDS:
+        reply = till.request("POST", path, [*headers, ("Content-Type", kind)], body)
+        assert why(reply)[:2] == (400, "request_malformed"), kind
+    for coding in ("gzip", "identity, gzip", "x"):
+        reply = till.request("POST", path, [*headers, ("Content-Encoding", coding)], body)
+        assert why(reply)[:2] == (415, "encoding_unsupported"), coding
+    for other in (b"\xef\xbb\xbf" + body, body.decode().encode("utf-16"), body + body, body + b"\0", b"\0" + body):
+        assert why(till.request("POST", path, headers, other))[:2] == (400, "request_malformed")
+    assert not till.paid(order)
+    assert till.request("POST", path, headers, body).status == 200
+
+
+def test_no_way_round(till: Till) -> None:
+    """P12, P13: by whichever address and header the tool is called, the rule about it asks for the same."""
+    run = till.run()
+    ways: list[tuple[str, list[tuple[str, str]]]] = [
+        (f"/r/{run}/tools/bank/pay/", []),
+        (f"/r/{run}/i/1/tools/bank/pay", []),
+        (f"/r/{run[:-1]}%{ord(run[-1]):02X}/tools/bank/pay", []),
+        ("/tools/bank/pay", [("Gateway-Run", run)]),
+        (f"/r/{run}/tools/bank/pay", [("X-HTTP-Method-Override", "GET"), ("X-Original-URL", "/tools/bank/check")]),
+    ]
+    for path, headers in ways:
+        order = till.order()
+        body, attested = json.dumps(order).encode(), (NAME, till.attests(order, run))
+        reply = till.request("POST", path, [till.bearer(), *headers], body)
+        assert why(reply)[:2] == (403, "attestation_required"), path
+        assert not till.paid(order)
+        assert till.request("POST", path, [till.bearer(), attested, *headers], body).status == 200, path
+        assert till.paid(order) == 1

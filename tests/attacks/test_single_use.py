@@ -29,9 +29,10 @@ class Crowd:
 
     async def arrive(self) -> None:
         """Each worker gets its part of the connections: while they are made the others stand still."""
-        for number in self._till.workers_alone():
+        for number, alone in enumerate(self._till.workers()):
             arriving = self._clients[number :: self._till.gateway.config["workers"]]
-            await asyncio.gather(*(client.request("GET", "/v1/models") for client in arriving))
+            with alone:
+                await asyncio.gather(*(client.request("GET", "/v1/models") for client in arriving))
 
     async def ask(
         self, order: Order, way: str, runs: list[str], attestations: list[str]

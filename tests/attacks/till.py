@@ -143,18 +143,10 @@ class Till(Stage):
         """What the decision log has of an answer."""
         return self.decisions()[reply.headers["gateway-decision-id"]]
 
-    def workers_alone(self) -> Iterator[int]:
-        """Each worker's number; until the next one is asked for it alone serves, and the others stand still."""
+    def workers(self) -> Iterator[contextlib.AbstractContextManager[None]]:
+        """For each worker, in `with`: it alone serves, and the others stand still."""
         pids = self.gateway.worker_pids()
-        for number, pid in enumerate(pids):
-            others = [other for other in pids if other != pid]
-            try:
-                for other in others:
-                    os.kill(other, signal.SIGSTOP)
-                yield number
-            finally:
-                for other in others:
-                    os.kill(other, signal.SIGCONT)
+        return (_stopped([other for other in pids if other != pid]) for pid in pids)
 
 
 def why(reply: Reply) -> tuple[int, str, str]:
@@ -166,6 +158,17 @@ def why(reply: Reply) -> tuple[int, str, str]:
 def required(reason: str) -> tuple[int, str, str]:
     """How a payment is refused whose check does not count."""
     return 403, "attestation_required", reason
+
+
+@contextlib.contextmanager
+def _stopped(pids: list[int]) -> Iterator[None]:
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _order_of(received: Received) -> str:

@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import msgspec
 import pytest
 
 from gateway.core.errors import Refusal
 from gateway.core.run import RunFacts, RunKey, RunRef
-from gateway.process.channel import AnyMessage, Channel, ChannelError, Done, Enter, EnteredRun, Flush, Leave, ShowRun
+from gateway.process.channel import (
+    AnyMessage,
+    AwaitApproval,
+    Channel,
+    ChannelError,
+    Decided,
+    Done,
+    Enter,
+    EnteredRun,
+    Flush,
+    Leave,
+    ShowRun,
+)
 from gateway.runs import Entered
 
 KEY = RunKey("https://issuer.example", "agent/a", "r1")
@@ -136,3 +149,94 @@ async def test_a_failure_that_nobody_waits_for_is_heard() -> None:
     await far.closed.wait()
     far.close()
     await near.closed.wait()
+
+
+def frame(message: AnyMessage, number: int = 0) -> bytes:
+    """A message as it travels."""
+    data = msgspec.msgpack.encode((number, message))
+    return len(data).to_bytes(4, "big") + data
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000, 1_000_000])
+async def test_messages_come_in_any_pieces(size: int) -> None:
+    """Wherever the stream is cut, each message is heard once, whole and in order."""
+    heard: list[AnyMessage] = []
+    ours, theirs = socket.socketpair()
+    far = await Channel.open(theirs, heard.append)
+    sent: list[AnyMessage] = [
+        Leave(1),
+        Decided([b"x" * 1000, b""]),
+        Leave(2),
+        Flush(),
+        Decided([b"y" * 3000]),
+        Leave(3),
+    ]
+    stream = b"".join(frame(message) for message in sent)
+    ours.setblocking(False)
+    for start in range(0, len(stream), size):
+        await asyncio.get_running_loop().sock_sendall(ours, stream[start : start + size])
+        await asyncio.sleep(0)
+    ours.close()
+    await far.closed.wait()
+    assert heard == sent
+
+
+@pytest.mark.parametrize("bad", [b"\x00\x00\x00\x02\xff\xff", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\x05"])
+async def test_what_is_no_message_ends_the_channel(bad: bytes) -> None:
+    """Who sends what cannot be read, or announces what nobody could hold, is hung up on; what came before is heard."""
+    heard: list[AnyMessage] = []
+    ours, theirs = socket.socketpair()
+    far = await Channel.open(theirs, heard.append)
+    asking = asyncio.create_task(far.request(Flush(), Done))
+    await asyncio.sleep(0)
+    ours.sendall(frame(Leave(1)) + bad + frame(Leave(2)))
+    with pytest.raises(ChannelError, match="the other process is gone"):
+        await asking
+    assert (heard, far.closed.is_set()) == ([Leave(1)], True)
+    ours.close()
+
+
+async def test_a_handler_that_need_not_wait_answers_at_once() -> None:
+    """Without a task: its answer, its refusal and its failure come back as those of one that waits."""
+    answers: dict[int, AnyMessage | Exception | None] = {
+        1: Done({"a": 1}), 2: None, 3: Refusal("overloaded", "too much"), 4: ValueError("broken"),
+    }  # fmt: skip
+
+    def at_once(message: AnyMessage) -> AnyMessage | None:
+        assert isinstance(message, AwaitApproval)
+        answer = answers[int(message.seconds)]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    ours, theirs = await pair(at_once)
+    assert (await ours.request(AwaitApproval("", 1), Done)).value == {"a": 1}
+    assert (await ours.request(AwaitApproval("", 2), Done)).value is None
+    with pytest.raises(Refusal, match="too much"):
+        await ours.request(AwaitApproval("", 3), Done)
+    with pytest.raises(ChannelError, match="ValueError: broken"):
+        await ours.request(AwaitApproval("", 4), Done)
+    with pytest.raises(ChannelError, match="Done is no answer to that"):
+        await ours.request(AwaitApproval("", 1), EnteredRun)
+    assert not theirs._tasks
+    ours.close()
+    await theirs.ended()
+
+
+async def test_whoever_gives_up_on_an_answer_leaves_nothing_behind() -> None:
+    """An answer that comes after its question was cancelled is dropped, and the next one is not taken for it."""
+    go = asyncio.Event()
+
+    async def later(message: AnyMessage) -> AnyMessage | None:
+        await go.wait()
+        return Done({"asked": type(message).__name__})
+
+    ours, theirs = await pair(later)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await ours.request(Flush(), Done)
+    go.set()
+    assert (await ours.request(ShowRun(KEY), Done)).value == {"asked": "ShowRun"}
+    assert not ours._asked
+    ours.close()
+    await theirs.ended()

@@ -77,7 +77,7 @@ def _encoded(frame: Frame, text: str) -> bytes:
     return to.bytes_from_string(text)
 
 
-_ZONE: Final = 2000  # units that looking for a time zone costs
+_ZONE: Final = 10_000  # units that looking for a time zone costs
 _LOWER: Final = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 _UPPER: Final = {code + 32: code for code in _LOWER}
 _WHITE: Final = "".join(

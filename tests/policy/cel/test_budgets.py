@@ -148,6 +148,8 @@ def test_giving_up_is_final(huge: dict[str, object]) -> None:
     for text in (
         "args.l.all(x, true) || true", "[1].exists(y, args.l.all(x, true)) || true",
         "[0, 1].all(y, args.l.all(x, true)) && false", "[1, 2].exists(y, y == 2 || args.l.all(x, true))",
+        "-1 in args.l || true", "[0, 1].exists(y, y == 1 ? true : -1 in args.l)",
+        "[0, 1].all(y, y == 1 ? false : -1 in args.l)",
     ):  # fmt: skip
         with pytest.raises(OutOfBudget):
             compile_cel(text, ENVIRONMENT).evaluate(long)
