@@ -8,8 +8,8 @@ its entrance; one that comes meanwhile does this:
 3. A tool that has the request brings its answer to an end, which is recorded: breaking it off would
    not take back what it does.
 4. Settlement is never touched.
-5. The agent is refused at the call's next step (`agent_stopped`), whichever that is. A reply that has
-   begun may end with the error event for another 100 ms, then it is cut.
+5. The agent is refused at the call's next step (`agent_stopped`), whichever that is; who waits for an approval
+   waits no longer. A reply that has begun may end with the error event for another 100 ms, then it is cut.
 
 While the list of stops is too old nobody is let in.
 """
@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from gateway.core.call import Exchange
 from gateway.core.clock import rfc3339
@@ -30,6 +30,7 @@ from gateway.core.stop import Stop, run_key
 from gateway.identity.stops import OLDEST, StopList
 from gateway.outbound import Sending
 
+_T = TypeVar("_T")
 _PATIENCE: Final = 0.3
 """Seconds that a call waits for news where the list is too old."""
 _LAST_EVENT: Final = 0.1
@@ -82,7 +83,7 @@ class Flight:
     Raises `Refusal` (`agent_stopped`, `store_unavailable`) on entering.
     """
 
-    __slots__ = ("_all", "_exchange", "_finishes", "_keys", "_out", "_principal", "_stop")
+    __slots__ = ("_all", "_exchange", "_finishes", "_keys", "_out", "_principal", "_stop", "_stopped")
 
     def __init__(self, flights: Flights, principal: Principal, exchange: Exchange) -> None:
         self._all = flights
@@ -92,6 +93,7 @@ class Flight:
         self._out: Sending | None = None
         self._finishes = False
         self._stop: Stop | None = None
+        self._stopped: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         flights = self._all
@@ -125,6 +127,19 @@ class Flight:
             self._stop = self._stop or self._all.stops.find(self._keys)
         self.check()
 
+    async def unless_stopped(self, work: Awaitable[_T]) -> _T:
+        """Wait for something that takes its time; raises `Refusal` (`agent_stopped`) as soon as it is in vain."""
+        self.check()
+        waiting = asyncio.ensure_future(work)
+        self._stopped = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.wait((waiting, self._stopped), return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            return await waiting
+        finally:
+            self._stopped = None
+            waiting.cancel()
+
     def sends(self, out: Sending, *, finishes: bool) -> None:
         """The next attempt; one that `finishes` is not broken off once it is sent."""
         self._out, self._finishes = out, finishes
@@ -136,6 +151,8 @@ class Flight:
         stop = self._stop = self._all.stops.find(self._keys)
         if stop is None:
             return
+        if self._stopped is not None:
+            self._stopped.set_result(None)
         out = self._out
         if out is not None and not (self._finishes and out.sent):
             out.abort(f"{stop.key.kind} {stop.key.id} was stopped")

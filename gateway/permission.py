@@ -2,12 +2,14 @@
 
 1. A decision is in the decision log before its call is sent, and before anybody is told that it is refused.
 2. While a call waits for an approval nothing is decided for good: with the approval everything is asked anew, of
-   the policies and attestations of that moment. Only the age of attestations counts from when it was held.
+   the policies and attestations of that moment. Only the age of attestations counts from when it was held, and only
+   for a call that still needs the approval.
 3. An approved call is carried out once. Who repeats it gets what came of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from gateway.core.call import Call, Target
 from gateway.core.decision import Decision, Reason
 from gateway.core.errors import Refusal
 from gateway.core.principal import Principal
+from gateway.flights import Flight
 from gateway.permit import Desk, Evidence, Permit
 from gateway.policy import Discounted, Facts, Matching, RunView, Situation, explain_refusal
 from gateway.routing import Errand
@@ -32,6 +35,8 @@ from gateway.world import World
 
 _PATIENCE: Final = 20
 """Seconds that a connection is held at most for an approval."""
+_ANEW: Final = frozenset({"approved", "expired", "cancelled"})
+"""What may have become of an approval that was waited for, so that everything is asked anew."""
 _WAIT: Final = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 _ASYNC: Final = re.compile(r"(?:^|[,;])\s*respond-async\s*(?:$|[,;])", re.IGNORECASE)
 _MICRO: Final = 1_000_000
@@ -52,6 +57,7 @@ class Permission:
         call: Call,
         errand: Errand | None,
         step: Step,
+        flight: Flight,
     ) -> None:
         """`now` gives the configuration in force, which may change while the call is held."""
         self._desk = desk
@@ -61,6 +67,7 @@ class Permission:
         self._call = call
         self._errand = errand
         self._step = step
+        self._flight = flight
         self._facts = Facts.of(principal, call)
         self._began = time.perf_counter()
 
@@ -80,11 +87,12 @@ class Permission:
             decision, targets = self._decide(world, ruled, evidence, standing)  # 7
             approval: Standing | None = None
             if decision.effect == "hold":
-                approval = await self._desk.hold(self._ask(decision))  # 8
+                approval = await self._hold(world, decision, targets)  # 8
                 if approval is not None and approval.status == "pending" and patience:
-                    approval = await self._desk.await_approval(approval.id, patience)
+                    waiting = self._desk.await_approval(approval.id, patience)
+                    approval = await self._flight.unless_stopped(waiting)
                     patience = 0
-                    if approval is not None and approval.status == "approved":
+                    if approval is not None and approval.status in _ANEW:
                         continue
             return await self._conclude(world, decision, targets, evidence, approval)
 
@@ -147,7 +155,7 @@ class Permission:
         """The decision, and the targets that it is about."""
         errand = self._errand
         decisions = [
-            (target, matching.settled or matching.decide(self._situation(world, target, evidence, standing)))
+            (target, matching.settled or self._ruling(matching, self._situation(world, target, evidence, standing)))
             for target, matching in ruled
         ]
         order = ("allow", "hold", "deny")
@@ -171,6 +179,17 @@ class Permission:
                 message = f"the rules that allow it let only these providers serve it: {words}"
                 decision = replace(decision, effect="deny", message=message)
         return decision, targets
+
+    @staticmethod
+    def _ruling(matching: Matching, situation: Situation) -> Decision:
+        """What the rules say; ages count from when the call was held only where it still needs its approval.
+
+        Else to have been held once would keep attestations fresh for a call that goes on without anybody's yes.
+        """
+        decision = matching.decide(situation)
+        if decision.effect == "allow" and situation.held_at is not None:
+            return matching.decide(dataclasses.replace(situation, held_at=None))
+        return decision
 
     def _situation(
         self, world: World, target: Target | None, evidence: Evidence, standing: Standing | None
@@ -198,6 +217,16 @@ class Permission:
         if not any(matching.needs.asks for _, matching in ruled):
             return None
         return await self._desk.find_approval(approval_key(self._principal, self._call, self._trail.run))
+
+    async def _hold(self, world: World, decision: Decision, targets: tuple[Target, ...]) -> Standing | None:
+        """The approval of this call; where another call has what it rests on, that is what was decided."""
+        try:
+            return await self._desk.hold(self._ask(decision))
+        except Refusal as refusal:
+            if refusal.code == "attestation_required":
+                await self._write_down(world, _used_up(decision, refusal), targets, "")
+                refusal.fields["decision_id"] = self._trail.decision_id
+            raise
 
     def _ask(self, decision: Decision) -> ApprovalAsk:
         trail = self._trail
@@ -243,11 +272,13 @@ class Permission:
                     await self._approve(world, permit, approval)
                     decision = replace(decision, effect="allow")
                 if decision.effect == "allow":
-                    await permit.use_up()
+                    await self._use_up(permit)
             except Refusal as caught:
                 refusal = caught
                 if caught.code == "attestation_required":
                     decision = _used_up(decision, caught)
+                elif decision.effect == "hold":
+                    decision = replace(decision, code=caught.code)  # what the agent is told tells refusals apart
             await self._write_down(world, decision, targets, approval.id if approval is not None else "")
         except BaseException:
             permit.give_back()
@@ -261,10 +292,20 @@ class Permission:
             self._errand.oblige(decision.obligations)
         return permit
 
+    async def _use_up(self, permit: Permit) -> None:
+        """Use up what the call rests on; what an approval of this very call keeps is its own, if it needs none now."""
+        try:
+            await permit.use_up()
+        except Refusal as refusal:
+            if permit.approval is not None or refusal.fields.get("reason") != "consumed":
+                raise
+            await self._desk.withdraw(approval_key(self._principal, self._call, self._trail.run))
+            await permit.use_up()
+
     async def _write_down(self, world: World, decision: Decision, targets: tuple[Target, ...], approval: str) -> None:
         """Put the decision into the log; a refusal that repeats is there already."""
         trail = self._trail
-        decision_id = world.decision_id(trail, decision, self._facts, self._call)
+        decision_id = world.decision_id(trail, decision, self._facts, self._call, approval)
         if decision_id == self._own_decision_id:
             record = decision_record(
                 trail,
@@ -285,7 +326,7 @@ class Permission:
                     raise
                 return  # who only looks at what is its own may do so while nothing can be written
         trail.decision, trail.decision_id = decision, decision_id  # not before: who is told an id can find it
-        world.remember_refusal(trail, decision, self._facts, self._call)
+        world.remember_refusal(trail, decision, self._facts, self._call, approval)
 
     def _denied(self, decision: Decision) -> Refusal:
         fields: dict[str, object] = {}
@@ -320,5 +361,6 @@ class Permission:
 def _used_up(decision: Decision, refusal: Refusal) -> Decision:
     """What came of a decision whose attestations are used up, or have been withdrawn, in this very moment."""
     code, step = refusal.fields.get("reason", "consumed"), refusal.fields.get("step", "")
-    reason = Reason(rule="", clause="consume", code=str(code), detail=refusal.sentence, step=str(step))
+    rule = str(refusal.fields.get("rule", ""))
+    reason = Reason(rule, clause="consume", code=str(code), detail=refusal.sentence, step=str(step))
     return replace(decision, effect="deny", code=refusal.code, reasons=(reason,), uses=(), rests_on=())

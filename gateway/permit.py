@@ -56,6 +56,10 @@ class Desk(Protocol):
         """The approval of this very call, or a new pending one."""
         ...
 
+    async def withdraw(self, key: ApprovalKey) -> None:
+        """This very call needs no approval any more: what one keeps for it is free."""
+        ...
+
     async def await_approval(self, approval: str, seconds: float) -> Standing | None:
         """How it stands once it is decided, or after so many seconds."""
         ...
@@ -64,8 +68,8 @@ class Desk(Protocol):
         """Begin to carry an approved call out; raises `Refusal` (`step_in_progress`)."""
         ...
 
-    def unclaim(self, approval: str, request_id: str) -> None:
-        """It was certainly not sent: it may be carried out again."""
+    def unclaim(self, approval: str, request_id: str, *, sent: bool) -> None:
+        """This call has ended. Where it was certainly not `sent` it may be carried out again."""
         ...
 
 
@@ -119,8 +123,10 @@ class Permit:
     async def use_up(self) -> None:
         """Use up what the call rests on, durably; raises `Refusal` where something has been used up meanwhile."""
         uses, evidence = self.decision.uses, self._evidence
-        if not uses or self.stored is not None or evidence.run is None:
+        if not uses or self.stored is not None:
             return
+        if evidence.run is None:
+            raise ValueError("nothing is used up outside a run")
         self._used = True  # also where the answer is lost: giving back what was not taken does no harm
         steps = tuple(dict.fromkeys(attestation.step for attestation in self.decision.rests_on))
         await self._desk.consume(self._holder, uses, evidence.run, evidence.names, steps, evidence.seen)
@@ -143,7 +149,8 @@ class Permit:
         if self.stored is not None:
             return
         if self.approval is not None:
-            self._desk.unclaim(self.approval.id, self._request_id)  # what it holds stays reserved for the next time
+            # What it holds stays reserved for the next time.
+            self._desk.unclaim(self.approval.id, self._request_id, sent=False)
         elif self._used:
             self._desk.release(self._request_id)
 
@@ -155,3 +162,5 @@ class Permit:
     ) -> None:
         if not self.sent:
             self.give_back()
+        elif self.approval is not None:  # what came of it is on its way to the ledger, or it is in doubt
+            self._desk.unclaim(self.approval.id, self._request_id, sent=True)

@@ -157,7 +157,9 @@ class Pipeline:
                 flight.enter_run(step.line)
                 if errand is not None or address.operation in _WRITES:
                     self._admit(world)  # 4 admit
-                permission = Permission(self._supervisor, lambda: self.world, trail, principal, call, errand, step)
+                permission = Permission(
+                    self._supervisor, lambda: self.world, trail, principal, call, errand, step, flight
+                )
                 permit = await permission.seek()  # 6 gather, 7 decide, 8 approve
                 async with permit:  # what was used up for a call that is not sent is given back
                     flight.check()

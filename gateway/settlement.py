@@ -128,7 +128,7 @@ class Attempt:
         attestations: tuple[Attestation, ...] = (),
         outcome: ApprovedOutcome | None = None,
     ) -> None:
-        """Raises `store_unavailable`, or for an effect that was done `step_in_doubt`."""
+        """Raises `store_unavailable`, or for an effect that was perhaps done `step_in_doubt`."""
         row, call, step = ledger_row(self._trail, bill), self._trail.call, self._step
         self._trail.recorded = bill.attempt
         try:
@@ -141,11 +141,11 @@ class Attempt:
                 if not final:
                     step.owe(bill.usage.total, bill.cost)
         except Refusal as refusal:
-            if bill.outcome != "complete" or call is None or call.repeat == "safe":
+            if bill.outcome == "refused" or call is None or call.repeat == "safe":
                 raise
             raise Refusal(
                 "step_in_doubt",
-                f"{call.tool} answered, but that could not be recorded; look whether it happened before you repeat it",
+                f"what came of {call.tool} could not be recorded; look whether it happened before you repeat it",
                 detail=refusal.detail,
             ) from refusal
 

@@ -100,21 +100,24 @@ class World:
             return required == "always" or (required == "tools" and call.kind == "tool")
         return agent.category in required
 
-    def decision_id(self, trail: Trail, decision: Decision, facts: Facts, call: Call) -> str:
-        """The decision of this request; a refusal of the same call that repeats within a minute keeps its first id."""
-        if decision.effect == "deny":
-            known = self._refused.get(_same_refusal(trail, decision, facts, call))
+    def decision_id(self, trail: Trail, decision: Decision, facts: Facts, call: Call, approval: str = "") -> str:
+        """The decision of this request; a refusal of the same call that repeats within a minute keeps its first id.
+
+        A call that is held, and not carried out, is refused as well; `approval` is the one that it is held for.
+        """
+        if decision.effect != "allow":
+            known = self._refused.get(_same_refusal(trail, decision, facts, call, approval))
             if known is not None and known[1] > self.clock.monotonic():
                 return known[0]
         return "dec_" + trail.request_id.removeprefix("req_")
 
-    def remember_refusal(self, trail: Trail, decision: Decision, facts: Facts, call: Call) -> None:
+    def remember_refusal(self, trail: Trail, decision: Decision, facts: Facts, call: Call, approval: str = "") -> None:
         """The decision is in the log: who repeats a call that it refused is told of it, for a minute from the first."""
-        if decision.effect == "deny" and trail.decision_id[4:] == trail.request_id[4:]:
+        if decision.effect != "allow" and trail.decision_id[4:] == trail.request_id[4:]:
             if len(self._refused) >= _REMEMBERED:
                 self._refused.clear()
             until = self.clock.monotonic() + _SAME_REFUSAL
-            self._refused[_same_refusal(trail, decision, facts, call)] = trail.decision_id, until
+            self._refused[_same_refusal(trail, decision, facts, call, approval)] = trail.decision_id, until
 
     def models_for(self, principal: Principal, address: Address) -> Mapping[str, object]:
         """The models that this agent may use, as OpenAI lists them; or one of them, `model_unknown` for any other."""
@@ -161,13 +164,14 @@ class World:
             await asyncio.sleep(0)
 
 
-def _same_refusal(trail: Trail, decision: Decision, facts: Facts, call: Call) -> tuple[object, ...]:
+def _same_refusal(trail: Trail, decision: Decision, facts: Facts, call: Call, approval: str) -> tuple[object, ...]:
     """What two refusals have in common that are told as one."""
     head, run = trail.head, trail.run.key if trail.run is not None else None
-    owner = trail.principal.owner if trail.principal is not None else None
+    caller = trail.principal
+    who = (caller.owner, caller.on_behalf_of, caller.chain) if caller is not None else None
     reasons = tuple((reason.rule, reason.clause, reason.code) for reason in decision.reasons)
-    asked = hash((owner, run, facts, head.method, head.path, head.query, call.body))
-    return asked, decision.policy_hash, decision.code, reasons
+    asked = hash((who, run, facts, head.method, head.path, head.query, call.body))
+    return asked, decision.policy_hash, decision.effect, decision.code, reasons, approval
 
 
 def _model(name: str) -> dict[str, object]:

@@ -169,6 +169,12 @@ def test_the_demo_and_a_real_provider_do_not_mix_in_one_model() -> None:
     assert any("stands beside real providers" in line for line in loaded(both, {"KEY": "k"}).warnings)
 
 
+def test_rules_that_only_count_are_pointed_out() -> None:
+    """Whoever starts with `policies.mode: shadow` is told that what rules refuse passes."""
+    (warning,) = loaded(MINIMAL + "policies: {mode: shadow}\n").warnings
+    assert "policies.mode: what rules refuse passes and is only counted" in warning
+
+
 def test_a_provider_whose_variable_is_unset_is_off_and_its_models_stay() -> None:
     """Callers learn why: the sentence names provider and variable."""
     text = MINIMAL.replace('"builtin:demo"', "https://a.example, api_key: '${env:KEY?}'")

@@ -22,7 +22,7 @@ MOVES: Final[Mapping[str, frozenset[str]]] = {
 """What becomes of an approval: from each status the ones that may follow.
 
 `failed` is a call that was perhaps sent, and nobody knows whether it happened. `cancelled` is one of a call that now
-needs other approvers.
+needs other approvers, or none.
 """
 NOT_CARRIED_OUT: Final = frozenset({"denied", "expired", "cancelled"})
 """Where a call ends that was never sent: what was kept for it is given back."""

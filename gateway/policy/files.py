@@ -216,6 +216,9 @@ class RuleEntry:
         if self.effect == "require" and not (self.requires or self.when or self.approve or self.obligations):
             problem = "a require rule without requires, when, approve or obligations asks for nothing"
             yield "effect", problem, "say what must hold, or write allow or deny"
+        if self.effect != "deny" and self.approve is not None and match.kinds_matched() == {"own"}:
+            problem = "what an agent asks of the gateway itself is never held, so this would not ask anybody"
+            yield "approve", problem, "remove it; a condition or a deny rule can refuse such calls"
         if self.obligations is not None and self.obligations.of_models and "llm" not in match.kinds_matched():
             yield "obligations", "output_tokens and route are of LLM calls, and this matches none", "remove them"
 

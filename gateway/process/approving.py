@@ -2,8 +2,8 @@
 
 1. What is decided is in the store before anybody hears of it, and nothing of it is kept in memory alone: a restart
    changes nothing for who waits.
-2. One call carries an approved one out. If its worker dies before what came of it is known, the approval has failed:
-   it was perhaps carried out, and nobody does it again.
+2. One call carries an approved one out. If it ends, or its worker dies, before what came of it is known, the approval
+   has failed: it was perhaps carried out, and nobody does it again.
 3. Who waits is woken by the decision. Neither a worker that died nor an agent that waits often keeps places taken.
 4. Of an approval that is another owner's it says what it says of one that does not exist.
 """
@@ -38,6 +38,7 @@ from gateway.process.channel import (
     ShowApproval,
     Stands,
     Unclaim,
+    Withdraw,
 )
 from gateway.process.in_force import InForce
 from gateway.process.notifying import Notifier, Webhook
@@ -94,10 +95,16 @@ class Approving:
                 return self._stands(await self._read(lambda conn: kept.find(conn, key, now)))
             case Hold(ask=ask):
                 return self._stands(await self._hold(ask))
+            case Withdraw(key=key):
+                self._ended(await self._write(lambda conn: kept.withdraw(conn, key, now)))
+                return Done()
             case AwaitApproval(id=name, seconds=seconds):
                 return self._stands(await self._await(name, seconds, gone))
             case Claim(id=name, request_id=request_id):
                 return self._stands(await self._claim(name, request_id, worker))
+            case Unclaim(id=name, request_id=request_id, sent=True):
+                self._claims.pop((name, request_id), None)  # `tend` writes down that nobody knows, if nobody does
+                return None
             case Unclaim(id=name, request_id=request_id):
                 self._unsent.add((name, request_id))
                 with contextlib.suppress(Refusal):  # `tend` tries again

@@ -256,6 +256,12 @@ class Hold(Message):
     ask: ApprovalAsk
 
 
+class Withdraw(Message):
+    """Worker → supervisor: this very call needs no approval any more; what one keeps for it is free once answered."""
+
+    key: ApprovalKey
+
+
 class AwaitApproval(Message):
     """Worker → supervisor: answered (`Stands`) once the approval is decided, or after so many seconds."""
 
@@ -271,10 +277,14 @@ class Claim(Message):
 
 
 class Unclaim(Message):
-    """Worker → supervisor: an approved call was certainly not sent; the approval stands as before."""
+    """Worker → supervisor: an approved call has ended; where it was certainly not `sent` the approval stands as before.
+
+    Else what came of it is in a `Post`, or nobody knows it.
+    """
 
     id: str
     request_id: str
+    sent: bool = False
 
 
 class ShowApproval(Message):
@@ -345,7 +355,7 @@ AnyMessage = (
     Prepare | Hello | Welcome | Stops | Beat | Keys | FetchKeys | FirstUse | Fresh
     | Commit | Drain | Flush | StoreState | Post | Told | Enter | Leave | ShowRun | ShowCall
     | Grant | Granted | Gather | Gathered | Present | Recorded | Consume | Release | Decided
-    | FindApproval | Hold | AwaitApproval | Claim | Unclaim | ShowApproval | Stands
+    | FindApproval | Hold | Withdraw | AwaitApproval | Claim | Unclaim | ShowApproval | Stands
     | Done | EnteredRun | Refused | Failed
 )  # fmt: skip
 _encode: Final = msgspec.msgpack.Encoder().encode

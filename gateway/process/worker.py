@@ -80,6 +80,7 @@ from gateway.process.channel import (
     Told,
     Unclaim,
     Welcome,
+    Withdraw,
 )
 from gateway.process.decisions import DecisionQueue
 from gateway.runs import Entered
@@ -146,7 +147,7 @@ class SupervisorPort:
         across: tuple[tuple[str, int], ...],
         presented: tuple[Attestation, ...],
     ) -> tuple[tuple[Attestation, ...], int]:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         gathered = await self._ask(Gather(run, names, across, presented), Gathered)
         return gathered.attestations, gathered.seen
 
@@ -163,36 +164,40 @@ class SupervisorPort:
         steps: tuple[str, ...],
         seen: int,
     ) -> None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         await self._ask(Consume(holder, uses, run, names, steps, seen), Done)
 
     def release(self, holder: str) -> None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         self._channel.tell(Release(holder))
 
     async def decided(self, record: bytes) -> None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         await self._decisions.put(record)
 
     async def find_approval(self, key: ApprovalKey) -> Standing | None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         return (await self._ask(FindApproval(key), Stands)).standing
 
     async def hold(self, ask: ApprovalAsk) -> Standing | None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         return (await self._ask(Hold(ask), Stands)).standing
 
+    async def withdraw(self, key: ApprovalKey) -> None:
+        """See `permit.Desk`."""
+        await self._ask(Withdraw(key), Done)
+
     async def await_approval(self, approval: str, seconds: float) -> Standing | None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         return (await self._ask(AwaitApproval(approval, seconds), Stands)).standing
 
     async def claim(self, approval: str, request_id: str) -> Standing | None:
-        """See `permission.Desk`."""
+        """See `permit.Desk`."""
         return (await self._ask(Claim(approval, request_id), Stands)).standing
 
-    def unclaim(self, approval: str, request_id: str) -> None:
-        """See `permission.Desk`."""
-        self._channel.tell(Unclaim(approval, request_id))
+    def unclaim(self, approval: str, request_id: str, *, sent: bool) -> None:
+        """See `permit.Desk`."""
+        self._channel.tell(Unclaim(approval, request_id, sent))
 
     async def show_approval(self, approval: str, owner: tuple[str, str]) -> dict[str, object] | None:
         """What the owner may read of an approval."""

@@ -56,8 +56,10 @@ _SOME: Final = f"SELECT {_COLUMNS} FROM approvals WHERE status = ? ORDER BY expi
 _LAST: Final = f"SELECT {_COLUMNS} FROM approvals WHERE status = ? ORDER BY id DESC LIMIT ?"  # noqa: S608 - constants
 _UNTOLD: Final = f"""
 SELECT {_COLUMNS}, event FROM (
-  SELECT *, CASE WHEN status IN ('approved', 'executing', 'consumed', 'failed') THEN 'approved' ELSE status END AS event
-  FROM approvals WHERE status = 'pending' OR changed > ?
+  SELECT {_COLUMNS}, told, status AS event FROM approvals WHERE status = 'pending'
+  UNION ALL
+  SELECT {_COLUMNS}, told, iif(status IN ('executing', 'consumed', 'failed'), 'approved', status)
+  FROM approvals WHERE status <> 'pending' AND changed > ?
 ) WHERE event <> told AND event <> 'cancelled' ORDER BY changed LIMIT ?
 """  # noqa: S608 - constants
 _TOLD: Final = "UPDATE approvals SET told = ? WHERE id = ?"
@@ -103,9 +105,7 @@ def hold(conn: sqlite3.Connection, ask: ApprovalAsk, name: str, now: float) -> H
     for one in sorted(live, key=lambda one: one.status not in _CARRIED_OUT):
         if one.status in _CARRIED_OUT or one.ask.approvers == ask.approvers:
             return Held(one, new=False, ended=ended)
-    ended += [
-        change(conn, one, replace(one, status="cancelled"), now) for one in live if "cancelled" in MOVES[one.status]
-    ]
+    ended += _cancel(conn, live, now)
     (waiting,) = conn.execute(_PENDING_OF, (ask.key.iss, ask.key.subject)).fetchone()
     if waiting >= MOST_PENDING:
         sentence = f"{waiting} calls of this agent wait for approval already; have some of them decided"
@@ -121,6 +121,11 @@ def hold(conn: sqlite3.Connection, ask: ApprovalAsk, name: str, now: float) -> H
     take(conn, name, ask.uses, at)
     held = Approval(id=name, status="pending", held_at=at / _MICRO, ask=ask, changed=at / _MICRO, previous=previous)
     return Held(held, new=True, ended=ended)
+
+
+def withdraw(conn: sqlite3.Connection, key: ApprovalKey, now: float) -> list[Approval]:
+    """This call needs no approval any more: what waits for one, or has it, is cancelled; gives those."""
+    return _cancel(conn, _live(conn, key, now), now)
 
 
 def change(conn: sqlite3.Connection, before: Approval, after: Approval, now: float) -> Approval:
@@ -210,6 +215,12 @@ def forget(conn: sqlite3.Connection, before: float) -> int:
 
 def _live(conn: sqlite3.Connection, key: ApprovalKey, now: float) -> list[Approval]:
     return [_read(row) for row in conn.execute(_LIVE, (*_call(key), _micro(now)))]
+
+
+def _cancel(conn: sqlite3.Connection, live: list[Approval], now: float) -> list[Approval]:
+    return [
+        change(conn, one, replace(one, status="cancelled"), now) for one in live if "cancelled" in MOVES[one.status]
+    ]
 
 
 def _call(key: ApprovalKey) -> tuple[str, ...]:

@@ -197,6 +197,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         _APPROVALS,
         "CREATE INDEX approvals_by_call ON approvals (iss, subject, run, operation, digest, created)",
         "CREATE INDEX approvals_by_status ON approvals (status, expires)",
+        "CREATE INDEX approvals_by_change ON approvals (changed)",
+        "CREATE INDEX approvals_pending ON approvals (iss, subject) WHERE status = 'pending'",
         _CHECKPOINTS,
     ),
 )

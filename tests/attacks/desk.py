@@ -1,7 +1,8 @@
 """The bank of the till behind rules that ask people: who they are, what they decide, and what agents are told.
 
 Of its ways to be paid `large`, `late` and `order` need a person, `pay` a check beside, and `each` one that it uses up;
-`once` uses the same check up and asks nobody. A model whose name begins with `scripted-held-` needs a person as well.
+`once` uses the same check up and asks nobody. `shut/each` needs a person as well, and nobody is there. So do models
+whose name begins with `scripted-held-`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tests.attacks.stage import AUDITOR
-from tests.attacks.till import Till, open_till, why
+from tests.attacks.till import Order, Till, open_till, why
 from tests.simulator.attester import AGENT
 from tests.simulator.gateway import Reply, eventually
 from tests.simulator.upstream import Script
@@ -48,7 +49,7 @@ policy: desk
 rules:
   - {id: models, effect: allow, match: {models: ["*"]}}
   - {id: tools, effect: allow, match: {tools: ["bank.*", "shut.*"]}}
-  - {id: large, effect: require, match: {tools: [bank.large, bank.order, bank.late]}, approve: FINANCE}
+  - {id: large, effect: require, match: {tools: [bank.large, bank.order, bank.late, shut.each]}, approve: FINANCE}
   - {id: thinking, effect: require, match: {models: ["scripted-held-*"]}, approve: FINANCE}
   - id: pay
     effect: require
@@ -78,7 +79,7 @@ def secret(name: str) -> str:
 def approval_of(reply: Reply) -> dict[str, Any]:
     """What a refusal says of the approval that a call waits for, or does not get."""
     told = reply.json()
-    told = told["error"] if "error" in told else told
+    told = told.get("error", told)
     return dict(told["gateway"]["approval"])
 
 
@@ -95,7 +96,8 @@ class Desk(Till):
         headers = {"Prefer": prefer} if prefer else {}
         if attestations:
             headers["Workflow-Attestation"] = ", ".join(attestations)
-        path = f"/r/{run}/tools/bank/{by}" if run else f"/tools/bank/{by}"
+        tool = by if by.startswith("shut/") else f"bank/{by}"
+        path = f"/r/{run}/tools/{tool}" if run else f"/tools/{tool}"
         return self.gateway.call("POST", path, body, headers=headers, token=token)
 
     def held(self, body: object, *attestations: str, **options: str) -> str:
@@ -111,24 +113,26 @@ class Desk(Till):
         return name
 
     @contextlib.contextmanager
-    def waiting(self, body: object, **options: str) -> Iterator[Future[Reply]]:
-        """A call that holds its connection open until somebody decides; its answer comes after that."""
+    def waiting(self, body: object, *attestations: str, **options: str) -> Iterator[tuple[str, Future[Reply]]]:
+        """A call that holds its connection open until somebody decides: its approval, and the answer to come."""
+        run = options.setdefault("run", self.run())
         with ThreadPoolExecutor(1) as pool:
-            reply = pool.submit(self.ask, body, prefer="wait=20", **options)  # type: ignore[arg-type]
-            eventually(lambda: reply.done() or self.busy(), "nobody waits")
-            yield reply
+            reply = pool.submit(self.ask, body, *attestations, prefer="wait=20", **options)
+            eventually(lambda: self.pending(run), "nobody waits")
+            (name,) = self.pending(run)
+            yield name, reply
 
-    def busy(self) -> list[int]:
-        """The workers that have a call under way."""
-        status = self.gateway.admin("GET", "/admin/v1/status")
-        return [worker["pid"] for worker in status["workers"] if worker["inflight"]]
+    def pending(self, run: str) -> list[str]:
+        """The approvals that calls of a run wait for."""
+        listed = self.admin("GET", "?status=pending")[1]["approvals"]
+        return [one["id"] for one in listed if one["run"] == run]
 
-    def order_of(self, *scripts: Script) -> tuple[dict[str, Any], str]:
-        """An order to which the bank answers in a way of its own: its arguments, and the operation."""
+    def order_of(self, *scripts: Script) -> tuple[Order, str]:
+        """An order to which the bank answers in a way of its own, and the address where it is asked for."""
         order = self.order()
-        name = order.pop("order_id")
-        self.upstream.says(f"/bank/orders/{name}", *scripts)
-        return order, f"orders/{name}"
+        way = f"orders/{order['order_id']}"
+        self.upstream.says(f"/bank/{way}", *scripts)
+        return order, way
 
     # -- what operators do
 
@@ -167,17 +171,19 @@ class Desk(Till):
         """The token of an operator whom the issuer vouches for."""
         return self.token(subject)
 
+    def rule(self, rules: str) -> None:
+        """These rules are in force from now on."""
+        (self.gateway.folder / "rules" / "desk.yaml").write_text(rules)
+        assert self.gateway.reload() == []
+
     @contextlib.contextmanager
     def ruled(self, rules: str) -> Iterator[None]:
         """Other rules are in force."""
-        file = self.gateway.folder / "rules" / "desk.yaml"
-        file.write_text(rules)
         try:
-            assert self.gateway.reload() == []
+            self.rule(rules)
             yield
         finally:
-            file.write_text(RULES)
-            assert self.gateway.reload() == []
+            self.rule(RULES)
 
     def age(self, name: str, minutes: float) -> None:
         """So much time goes by for one approval."""

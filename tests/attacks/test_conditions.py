@@ -146,20 +146,18 @@ def test_nobody_to_act_for(ruled: Ruled) -> None:
 # -- P3, P4, S19: what costs
 
 
-def quickest(ruled: Ruled, operation: str, args: object, status: int) -> int:
-    """What deciding took at its quickest, in microseconds: of several times, since others run beside."""
+def decided_within(ruled: Ruled, milliseconds: float, operation: str, args: object) -> bool:
+    """Whether deciding on a call that is let through takes no longer: once of thirty times, since others run beside."""
     body = json.dumps(args).encode()
-    replies = [ruled.ask(operation, body) for _ in range(5)]
-    assert {reply.status for reply in replies} == {status}
-    records = {reply.headers["gateway-decision-id"]: ruled.record(reply) for reply in replies}
-    return min(int(record["latency_us"]) for record in records.values())
+    return any(ruled.record(ruled.ask(operation, body))["latency_us"] < milliseconds * 1000 for _ in range(30))
 
 
 def test_a_huge_argument_that_no_rule_reads(ruled: Ruled) -> None:
     """P3: 200,000 elements that the rule does not look at cost deciding nothing: it stays far below what they take."""
-    huge = quickest(ruled, "free", {"amount": 1, "list": list(range(200_000))}, 200)
-    assert quickest(ruled, "free", {"amount": 1}, 200) < 20_000
-    assert huge < 20_000
+    args = {"amount": 1, "list": list(range(200_000))}
+    assert decided_within(ruled, 20, "free", args)
+    assert ruled.ask("free", args).status == 200
+    assert why(ruled.ask("free", {**args, "amount": 100}))[:2] == (403, "policy_denied")
 
 
 def test_loops_in_loops_over_what_an_agent_sends(ruled: Ruled) -> None:
@@ -183,7 +181,7 @@ def test_a_text_made_for_a_pattern(ruled: Ruled) -> None:
     reply = ruled.ask("match", {"to": "a" * 5_000_000 + "!"})
     assert why(reply)[:2] == (403, "policy_denied")
     assert reply.json()["gateway"]["reasons"][0]["code"] == "error"
-    assert quickest(ruled, "match", {"to": "a" * 20_000 + "!"}, 200) < 200_000
+    assert decided_within(ruled, 100, "match", {"to": "a" * 50_000 + "!"})
 
 
 BOMBS = {

@@ -37,14 +37,15 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         r"without a token is refused:\n +401 identity_missing: .+\.",
         r"forged one.+:\n +401 identity_invalid: .+\.",
-        r"checked for fraud: 200\n +verdict: pass",
-        r"pays the order: 200",
-        r"support may not:\n +403 policy_denied: .*demo/support-never-pays.*Support does not move money\.",
-        r"own record: 1 payment",
-        r"not built yet: payment only after the fraud check",
+        r"without a fraud check:\n +403 attestation_required: .+ is not attested in this run\.",
+        r"no check of A1:\n +403 attestation_required: .+ about something else \(its order_id is another\)\.",
+        r"A1 checked: 200\n +and pays it: 200\n +but not twice:\n +403 attestation_required: .+",
+        r"waits for a person:\n +403 approval_required: .+\n +passgate approvals approve apr_.+\n.+ through: 200",
+        r"may never pay:\n +403 policy_denied: .*demo/support-never-pays.*Support does not move money\.",
+        r"own record: 2 payments",
         r"killed right after an answer: 200\n.+answers: 200\n.+is in the ledger",
         r"not built yet: 64 sub-agents",
-        r"steps 4, tool_calls 2, tokens \d+, cost_usd 0\.010188",
+        r"steps 7, tool_calls 5, tokens \d+, cost_usd 0\.020188",
         r"\n +total .+\n",
         r"security asks: passgate audit verify\n +\d+ lines in 1 file of .*: every one as it was written",
         r"\nAll of it went as announced, in \d+ s\. ",
@@ -56,18 +57,19 @@ def test_it_shows_what_is_built_and_names_what_is_not(shown: str, line: str) -> 
 
 
 def test_a_step_that_goes_otherwise_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """§11: with a policy that lets support pay, the demo says which step it was and what came, and exits 1."""
-    lenient = RULES.replace("effect: deny", "effect: allow").replace("    message", "    #")
+    """§11: with a policy that lets an unchecked order be paid, it says which step that was, what came, and exits 1."""
+    lenient = RULES.replace("effect: require", "effect: require\n    mode: shadow")
     assert walk_through(lenient) == 1
     out, err = capsys.readouterr()
-    assert err == "\nThe demo stops here: support may not: expected 403 policy_denied, got 200\n"
-    assert "pays the order: 200" in out
+    said = "it wants to pay order A1 without a fraud check: expected 403 attestation_required, got 200"
+    assert err == f"\nThe demo stops here: {said}\n"
+    assert "it streams as well: 200" in out
 
 
 def test_a_gateway_that_does_not_start_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     """§11: the gateway's own words are what is printed, and the exit code is 1."""
     assert walk_through(RULES.replace("effect: deny", "effect: perhaps")) == 1
-    assert re.search(r"did not start:\n.*demo\.yaml:7: ", capsys.readouterr().err)
+    assert re.search(r"did not start:\n.*demo\.yaml:15: ", capsys.readouterr().err)
 
 
 def test_it_takes_its_gateway_along_when_it_is_told_to_stop(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ from gateway.process.channel import (
     ShowApproval,
     Stands,
     Unclaim,
+    Withdraw,
 )
 from gateway.process.in_force import InForce
 from gateway.process.reading import Read
@@ -190,6 +191,10 @@ class Supervising:
         """See `permit.Desk`."""
         return await self._stands(Hold(ask))
 
+    async def withdraw(self, key: ApprovalKey) -> None:
+        """See `permit.Desk`."""
+        await self._approve(Withdraw(key))
+
     async def await_approval(self, approval: str, seconds: float) -> Standing | None:
         """See `permit.Desk`."""
         return await self._stands(AwaitApproval(approval, seconds))
@@ -198,9 +203,9 @@ class Supervising:
         """See `permit.Desk`."""
         return await self._stands(Claim(approval, request_id))
 
-    def unclaim(self, approval: str, request_id: str) -> None:
+    def unclaim(self, approval: str, request_id: str, *, sent: bool) -> None:
         """See `permit.Desk`."""
-        self._tell(self._approve(Unclaim(approval, request_id)))
+        self._tell(self._approve(Unclaim(approval, request_id, sent)))
 
     async def show_approval(self, approval: str, owner: tuple[str, str]) -> Mapping[str, object] | None:
         """See `pipeline.Supervisor`."""

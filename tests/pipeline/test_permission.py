@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from gateway.core.attestation import Attestation
+from gateway.core.clock import SystemClock
+from gateway.core.decision import Decision
 from gateway.core.errors import Refusal
 from gateway.core.principal import StopKey
 from gateway.core.stop import Stop
+from gateway.permit import Evidence, Permit
 from gateway.web.admin import Operator
 from tests.pipeline.stage import GUARD, Door, Stage, cancelled_at, disturbed_at, on_stage, serves
 
@@ -118,6 +122,63 @@ async def test_only_a_rule_that_binds_needs_the_store(tmp_path: Path, mode: str,
         door = await done(stage, stage.door("/tools/bank/wire/A1", {"amount": 1}, **{"gateway-run": "r1"}))
         assert door.status == status
         assert len(stage.upstream.requests) == int(status == 200)
+
+
+FIRST_STEP = """version: 1
+policy: guard
+rules:
+  - id: fraud-check-first
+    effect: require
+    match: {tools: [bank.wire]}
+    requires: [{attestation: {step: fraud-check, max_age: 5m, bind: {order: args.order}}}]
+    approve: {when: run.step == 1, approvers: ["group:finance"]}
+"""
+
+
+class Ahead(SystemClock):
+    """A clock that is ten minutes ahead."""
+
+    @staticmethod
+    def now() -> float:
+        """See `Clock`."""
+        return time.time() + 600
+
+
+async def test_to_have_been_held_keeps_nothing_fresh(tmp_path: Path) -> None:
+    """W10: ages count from when a call was held only where it needs its approval; else they count from now."""
+    async with on_stage(tmp_path, serves, guard=FIRST_STEP) as stage:
+        held = await done(stage, stage.wire("A1"))
+        assert held.headers["gateway-refusal"] == "approval_required"
+        assert (await done(stage, stage.pay(run="r1"))).status == 200  # the first step: nobody is asked any more
+        stage.world.clock = Ahead()
+        later = await done(stage, stage.wire("A1"))
+        assert (later.status, later.headers["gateway-refusal"]) == (403, "attestation_required")
+        assert json.loads(later.got)["gateway"]["reason"] == "expired"
+        assert not [asked for asked in stage.upstream.requests if "wire" in asked.line]
+
+
+async def test_an_approved_call_that_ends_without_an_outcome_is_in_doubt(tmp_path: Path) -> None:
+    """H5: it was sent, and nothing was posted of it: the approval is not carried out for ever, nor once more."""
+    async with on_stage(tmp_path, serves) as stage:
+        held = await done(stage, stage.wire("A1", amount=500))
+        approval = json.loads(held.got)["gateway"]["approval"]["id"]
+        await stage.supervising.approving.decide(approval, DESK, "approve", "known")
+        claimed = await stage.supervising.claim(approval, "req_1")
+        assert claimed is not None
+        permit = Permit(stage.supervising, "req_1", Decision("allow", "h"), (), Evidence())
+        permit.approve(claimed)
+        tending = asyncio.create_task(stage.supervising.approving.tend())
+        try:
+            async with permit:
+                permit.sent = True
+            async with asyncio.timeout(10):
+                while column(stage, "SELECT status FROM approvals") != ["failed"]:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.01)
+        finally:
+            tending.cancel()
+        again = await done(stage, stage.wire("A1", amount=500))
+        assert (again.status, again.headers["gateway-refusal"]) == (424, "step_in_doubt")
+        assert not stage.upstream.requests
 
 
 async def test_twins_of_an_approved_call_make_one_execution(tmp_path: Path) -> None:

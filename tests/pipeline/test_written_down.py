@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from tests.pipeline.stage import Door, Stage, on_stage, serves
+from tests.simulator.attester import AGENT
 
 
 async def done(stage: Stage, door: Door) -> Door:
@@ -54,6 +55,17 @@ async def test_a_refusal_that_was_not_written_down_is_not_remembered(tmp_path: P
         assert {first.headers["gateway-refusal"], again.headers["gateway-refusal"]} == {"attestation_required"}
         assert told(first, again) == written(stage) * 2
         assert len(written(stage)) == 1
+
+
+async def test_a_refusal_for_another_user_is_another_one(tmp_path: Path) -> None:
+    """Whoever reads the log finds each user on whose behalf a call was refused, though the agent is the same."""
+    async with on_stage(tmp_path, serves) as stage:
+        for user in ("user/anna", "user/bert", "user/anna"):
+            token = stage.gateway.token(sub=user, act={"sub": AGENT})
+            door = stage.door("/r/r1/tools/bank/wire/A1", {"amount": 1}, authorization=f"Bearer {token}")
+            assert (await done(stage, door)).headers["gateway-refusal"] == "attestation_required"
+        users = [json.loads(record)["on_behalf_of"] for record in stage.supervising.log]
+        assert users == ["user/anna", "user/bert"]
 
 
 async def test_refusals_at_the_same_time_are_all_in_the_log(tmp_path: Path) -> None:

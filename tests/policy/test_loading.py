@@ -176,6 +176,7 @@ def test_a_folder_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
         (with_rule("{id: r, effect: deny, match: }"), 4, "write a mapping"),
         (with_rule("{id: r, effect: Allow, match: {tools: [a.b]}}"), 4, "'Allow' is not among the choices"),
         (with_rule("{id: r, effect: require, match: {tools: [a.b]}}"), 4, "asks for nothing"),
+        (with_rule("{id: r, effect: require, match: {kinds: [own]}, approve: {approvers: [a]}}"), 4, "never held"),
         (
             with_rule("{id: r, effect: deny, match: {}, requires: [{attestation: {step: s}}]}"),
             4,

@@ -19,6 +19,7 @@ from gateway.ledger import Batch, Poster, Posting
 from gateway.process.attesting import Attesting
 from gateway.process.channel import Consume, Gather, Gathered, Present, Recorded, Release
 from gateway.state import Store
+from gateway.state.attestations import record
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Registry
 from tests.simulator.clock import SetClock
@@ -121,6 +122,18 @@ async def test_what_is_presented_is_gathered(desk: Desk) -> None:
     assert [one.id for one in again.attestations] == ["a1", "a2"]
     assert again.seen > first.seen
     assert desk.counted() == {'{outcome="passed",source="presented",step="fraud-check"}': 2.0}
+
+
+async def test_presented_by_two_calls_at_once(desk: Desk) -> None:
+    """W15: what another call records while this one looks is found by both: neither is told that it is not there."""
+    one = attestation()
+
+    def meanwhile(query: str) -> None:
+        if "WHERE attester" in query:  # is it recorded?
+            desk.store.submit(lambda conn: record(conn, (one,), 1)).result(20)
+
+    await desk.store.read(lambda conn: conn.set_trace_callback(meanwhile))
+    assert (await desk.gathers(one)).attestations == (one,)
 
 
 async def test_it_is_on_disk_before_it_is_answered(desk: Desk) -> None:

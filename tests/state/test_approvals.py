@@ -448,3 +448,11 @@ class AgainstAModel(RuleBasedStateMachine):
 
 TestAgainstAModel = AgainstAModel.TestCase
 TestAgainstAModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("query", [kept._UNTOLD, kept._PENDING_OF])
+def test_what_is_asked_again_and_again_reads_no_old_approvals(conn: sqlite3.Connection, query: str) -> None:
+    """A month of approvals stays in the table: neither the webhook's look nor a new hold goes through all of them."""
+    plan = [step for *_, step in conn.execute(f"EXPLAIN QUERY PLAN {query}", (1,) * query.count("?"))]
+    assert [step for step in plan if "approvals" in step]
+    assert all("approvals_by_call" not in step and not step.startswith("SCAN approvals") for step in plan)

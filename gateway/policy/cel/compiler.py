@@ -126,8 +126,8 @@ def _call(node: Call, operands: Sequence[Closure]) -> Closure:
             return lambda frame: then(frame) if a_bool(test(frame), "the condition of ? :") else other(frame)
         case "matches", (subject, _):
             return _matches(subject, node.operands[1])
-    if node.function.startswith("get") and isinstance(zone := node.operands[-1], Literal):
-        _known(zone)
+    if node.function.startswith("get"):
+        _known(node.operands[1:])
     table = METHODS if node.receiver else FUNCTIONS
     closure = _dispatched(node.function, operands, OPERATORS.get(node.function) or table[node.function])
     return _fixed(closure, node) if node.function in _READ_ONCE else closure
@@ -214,8 +214,11 @@ def _matches(subject: Closure, pattern: Node) -> Closure:
     return matches
 
 
-def _known(zone: Literal) -> None:
-    try:
-        offset_of(str(zone.value))
-    except CelError as error:
-        raise CelMistake(str(error), zone.at, "write an IANA name or an offset") from None
+def _known(zones: Sequence[Node]) -> None:
+    """Look for the time zone, where one is given as a literal."""
+    for zone in zones:
+        if isinstance(zone, Literal):
+            try:
+                offset_of(str(zone.value))
+            except CelError as error:
+                raise CelMistake(str(error), zone.at) from None

@@ -150,5 +150,8 @@ def plain(value: object, depth: int = 0) -> object:
     if type(value) is list:
         return [plain(item, depth + 1) for item in value]
     if type(value) is dict:
-        return {key: plain(item, depth + 1) for key, item in zip(keys(value), value.values(), strict=True)}
+        found = {key: plain(item, depth + 1) for key, item in zip(keys(value), value.values(), strict=True)}
+        if len(found) < len(value):
+            raise CelError("the value is a map with the keys true and 1, or false and 0, which cannot be told apart")
+        return found
     return value

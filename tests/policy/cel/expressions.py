@@ -97,9 +97,9 @@ class Maker:
         wanted = BOOL if self._random.random() < 0.6 else self._random.choice(list(self._makers))
         return self.make(wanted, self._random.randint(1, 4))
 
-    def make(self, wanted: CelType, depth: int) -> str:
-        """An expression of a type; one in forty is of another."""
-        if self._random.random() < 0.025:
+    def make(self, wanted: CelType, depth: int, *, exact: bool = False) -> str:
+        """An expression of a type; one in forty is of another, unless it has to be exact."""
+        if not exact and self._random.random() < 0.025:
             wanted = self._random.choice(list(self._makers))
         names = [name for name, declared in [*VARIABLES.items(), *self._scope] if declared == wanted]
         if names and self._random.random() < (0.9 if depth <= 0 else 0.2):
@@ -237,10 +237,11 @@ class Maker:
         )
 
     def _string(self, depth: int) -> str:
-        inner = self._random.choice((INT, DOUBLE, BOOL, BYTES, TIMESTAMP, DURATION, UINT))
+        inner = self._random.choice((INT, BOOL, BYTES, TIMESTAMP, DURATION, UINT))
         return self.one_of(
             f"({self.make(STRING, depth)} + {self.make(STRING, depth)})",
-            f"string({self.make(inner, depth)})",
+            f"string({self.make(inner, depth, exact=True)})",
+            f"string({self.one_of('d', 'e', self._literal(DOUBLE))})",  # no 0/0: the sign of NaN is the machine's
             f"{self.make(STRINGS, depth)}[{self.make(INT, 0)}]",
             f"{self.make(NUMBERED, depth)}[{self.make(self._random.choice((INT, INT, DYN)), depth)}]",
             self._choice(STRING, depth),
