@@ -256,13 +256,16 @@ def _identity_mistakes(settings: Settings) -> _Said:
             problem = "the gateway signs its own tokens under this name"
             remedy = "name the issuer as it is, or set listen.agents.public_url"
             yield ("identity", "issuers", index, "iss"), problem, remedy
-    names = {issuer.name for issuer in issuers}
+    names, ids = {issuer.name for issuer in issuers}, {agent.id for agent in settings.agents}
     seen: dict[object, str] = {}
     holders: dict[str, str] = {}
     for index, agent in enumerate(settings.agents):
         if agent.issuer and agent.issuer not in names:
             known = ", ".join(sorted(names)) or "none"
             yield ("agents", index, "issuer"), f"there is no issuer {agent.issuer}", f"identity.issuers has {known}"
+        if agent.subject in ids - {agent.id}:
+            problem = f"agent {agent.subject} is called that too, and attestations name agents by subject or id"
+            yield ("agents", index, "subject"), problem, "give that agent another id"
         tokens = (agent.issuer, agent.subject, frozenset(agent.claims.items()))
         first = seen.setdefault(tokens, agent.id)
         if first != agent.id and (agent.subject or agent.claims):

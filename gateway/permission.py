@@ -140,8 +140,8 @@ class Permission:
                 raise
             return Evidence()  # what is presented for later, or only counted, holds no call up
         standing, fallen = world.attesters.standing(found)
-        discounted += (Discounted(one.code, one.step, one.detail) for one in fallen)
-        return Evidence(run.key, names, standing, tuple(discounted), seen)
+        before = (Discounted(one.code, one.step, one.detail, one.subject) for one in fallen)
+        return Evidence(run.key, names, standing, (*before, *discounted), seen)
 
     # -- 7 decide
 
@@ -214,7 +214,7 @@ class Permission:
 
     async def _standing(self, ruled: list[tuple[Target | None, Matching]]) -> Standing | None:
         """The approval that this call is held for, or was: the age of what it rests on counts from then."""
-        if not any(matching.needs.asks for _, matching in ruled):
+        if self._call.kind == "own" or not any(matching.needs.asks for _, matching in ruled):
             return None
         return await self._desk.find_approval(approval_key(self._principal, self._call, self._trail.run))
 

@@ -76,7 +76,10 @@ class Supervisor(Entrance, Granter, Desk, Recorder, Protocol):
 
 
 class Pipeline:
-    """Carries calls through one worker. A reload swaps `world`; a call keeps the one it began with."""
+    """Carries calls through one worker.
+
+    A reload swaps `world`; a call keeps the one it began with, but that it is decided by the policies of the moment.
+    """
 
     def __init__(self, book: Book, supervisor: Supervisor, flights: Flights, counts: Counts, log: Log) -> None:
         """`book` settles, `supervisor` keeps the runs, `flights` knows who is stopped, `counts` and `log` observe."""

@@ -115,6 +115,7 @@ def test_mistakes_of_binding_and_of_cross_checks_come_together() -> None:
     [
         ("agents: [", "agents: [{id: a, issuer: dev, subject: x}, ", "agents[1].id: another agent has this id"),
         ("agents: [", "agents: [{id: b, issuer: dev, subject: 'agent:a'}, ", "agent b has the same issuer, subject"),
+        ("agents: [", "agents: [{id: b, issuer: dev, subject: a}, ", "agents[0].subject: agent a is called that too"),
         ('"agent:a"', '"agent:a*"', "has a `*` that is not the whole last segment"),
         ('"agent:a"', '"*"', "has a `*` that is not the whole last segment"),
         (', subject: "agent:a"', "", "nothing says which tokens are this agent's"),

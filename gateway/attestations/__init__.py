@@ -128,6 +128,7 @@ class Attesters:
                 counting.append(one)
                 links[one.run, one.digest] = one.at
             else:
+                verdict.subject = one.subject
                 fallen.append(verdict)
         return tuple(counting), tuple(fallen)
 

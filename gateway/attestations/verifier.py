@@ -55,7 +55,7 @@ _SHA256: Final = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")  # 32 bytes 
 class NotAttested(Exception):
     """Why an attestation does not count: a code for programs, what is so, and the step that it names (or nothing).
 
-    `signed` says that it is known to be its attester's all the same.
+    `signed` says that it is known to be its attester's all the same; `subject` is what it is about, where it counted.
     """
 
     def __init__(self, code: str, detail: str, step: str = "", *, signed: bool = True) -> None:
@@ -64,6 +64,7 @@ class NotAttested(Exception):
         self.detail = detail
         self.step = step
         self.signed = signed
+        self.subject: Mapping[str, Scalar] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,8 @@ class Verifier:
             subject=one.subject,
             agent=str(claims["sub"]),
             run=str(claims["run"]),
-            at=one.iat * _MICRO,
+            # A second has room for both: one that did not pass counts from its end, one that passed from its beginning.
+            at=one.iat * _MICRO + (0 if claims["outcome"] == "passed" else _MICRO - 1),
             expires=one.exp * _MICRO,
             source="presented" if names is not None else "posted",
             key=one.key.thumbprint,

@@ -281,9 +281,12 @@ class PolicySet:
         return self.find(facts, provider).possible
 
     def let_go(self) -> Iterator[None]:
-        """Free the set piece by piece, once nothing is decided by it: all at once it would hold up what goes on."""
+        """Free the set piece by piece, once nothing is decided by it: all at once it would hold up what goes on.
+
+        From the first piece on it allows nothing.
+        """
         rules = list(self.rules)
-        self.__dict__.clear()
+        self.__init__((), self.hash)  # type: ignore[misc] # it becomes an empty set
         while rules:
             del rules[-_PIECE:]
             yield

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol
 from gateway.core.attestation import Attestation, Scalar, Use, subject_text
 from gateway.core.decision import Reason
 from gateway.policy.cel import CelError, Program
-from gateway.policy.situation import View
+from gateway.policy.situation import Discounted, View
 from gateway.telemetry.redact import HIDDEN
 
 REASONS: Final[Mapping[str, str]] = {
@@ -32,8 +32,8 @@ REASONS: Final[Mapping[str, str]] = {
     "none": "the step is not attested in this run",
     "other_run": "the step is attested, but in another run",
     "other_agent": "the step is attested, but for another agent",
-    "attester": "the step is attested, but by somebody whose word this rule does not take",
     "subject_mismatch": "the step is attested, but about something else",
+    "attester": "the step is attested, but by somebody whose word this rule does not take",
     "outcome": "the step is attested, but with another outcome",
     "not_yet": "the attestation is from the future",
     "expired": "the attestation has expired",
@@ -61,8 +61,10 @@ REASONS: Final[Mapping[str, str]] = {
 """Every code of a `Reason`, with what it says."""
 
 _STAGES: Final = (
-    "other_run", "other_agent", "attester", "subject_mismatch", "outcome", "not_yet", "expired", "too_old",
+    "other_run", "other_agent", "subject_mismatch", "attester", "outcome", "not_yet", "expired", "too_old",
 )  # fmt: skip
+_ABOUT_ELSE: Final = _STAGES.index("subject_mismatch")
+"""Up to here an attestation is about something else than the call: what does not count may say more."""
 _MICRO: Final = 1_000_000
 _SKEW: Final = 600 * _MICRO
 """What clocks may differ at most, see `identity.skew`; its own is kept where attestations are verified."""
@@ -174,10 +176,7 @@ class Attested:
             elif stage > nearest or (stage == nearest and attestation.at >= candidates[nearest_at].at):
                 nearest, nearest_at = stage, position
         if fit < 0:
-            if nearest < 0:
-                return self._absent(view, rule, clause, bound)
-            said = self._said(candidates[nearest_at], bound, view, _STAGES[nearest])
-            return self._failed(view, rule, clause, _STAGES[nearest], bound, said)
+            return self._missed(view, rule, clause, bound, nearest, candidates[nearest_at] if nearest >= 0 else None)
         chosen = candidates[fit]
         if any(self._voids(other, chosen, bound, view) for other in candidates):
             return self._failed(view, rule, clause, "superseded", bound, "")
@@ -189,11 +188,11 @@ class Attested:
             return 0
         if not view.for_caller(one):
             return 1
-        if self.by and one.by not in self.by:
-            return 2
         for name, value in bound.items():
             if name not in one.subject or not same(one.subject[name], value):
-                return 3
+                return 2
+        if self.by and one.by not in self.by:
+            return 3
         if one.outcome != self.outcome:
             return 4
         if one.at > view.now + _SKEW:
@@ -208,7 +207,7 @@ class Attested:
         """Whether another one is newer, is about the same and says otherwise."""
         if other.outcome == self.outcome or other.at < chosen.at:
             return False
-        if any(name in other.subject and not same(other.subject[name], value) for name, value in bound.items()):
+        if _contradicts(other.subject, bound):
             return False
         if view.in_run(other):
             return True
@@ -224,13 +223,27 @@ class Attested:
 
     # -- why it does not hold
 
-    def _absent(self, view: View, rule: str, clause: str, bound: Mapping[str, Scalar]) -> Found:
-        """Nothing that counts says anything of the step: what does not count may say why."""
-        near = [one for one in view.situation.discounted if one.step in (self.step, "")]
-        exact = [one for one in near if one.step] or near
-        if not exact:
+    def _missed(
+        self, view: View, rule: str, clause: str, bound: Mapping[str, Scalar], stage: int, nearest: Attestation | None
+    ) -> Found:
+        """Nothing that counts is what is asked for; where it is about something else, what does not count says why."""
+        discounted = self._discounted(view, bound) if stage <= _ABOUT_ELSE else None
+        if discounted is not None:
+            return self._failed(view, rule, clause, discounted.code, bound, discounted.detail)
+        if nearest is None:
             return self._failed(view, rule, clause, "none", bound, "")
-        return self._failed(view, rule, clause, exact[-1].code, bound, exact[-1].detail)
+        code = _STAGES[stage]
+        return self._failed(view, rule, clause, code, bound, self._said(nearest, bound, view, code))
+
+    def _discounted(self, view: View, bound: Mapping[str, Scalar]) -> Discounted | None:
+        """What was presented or stored of the step, perhaps about the very same, and does not count."""
+        near = [
+            one
+            for one in view.situation.discounted
+            if one.step in (self.step, "") and not _contradicts(one.subject, bound)
+        ]
+        exact = [one for one in near if one.step] or near
+        return exact[-1] if exact else None
 
     def _said(self, one: Attestation, bound: Mapping[str, Scalar], view: View, code: str) -> str:
         """What is so of the attestation that comes nearest."""
@@ -268,6 +281,11 @@ class Attested:
 def same(one: Scalar, other: Scalar) -> bool:
     """Whether two values are of the same type and equal."""
     return type(one) is type(other) and one == other
+
+
+def _contradicts(subject: Mapping[str, Scalar], bound: Mapping[str, Scalar]) -> bool:
+    """Whether it is about something else; a name that it lacks contradicts nothing."""
+    return any(name in subject and not same(subject[name], value) for name, value in bound.items())
 
 
 def _value(name: str, program: Program, facts: Mapping[str, object]) -> Scalar:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from gateway.core.attestation import Attestation
+from gateway.core.attestation import Attestation, Scalar
 from gateway.core.call import Call
 from gateway.core.money import usd_text
 from gateway.core.principal import Principal
@@ -55,6 +56,7 @@ class Discounted(NamedTuple):
     code: str  # why: a key of `requirements.REASONS`
     step: str  # what it says to attest; empty where even that is unknown
     detail: str
+    subject: Mapping[str, Scalar] = MappingProxyType({})  # about what, where that is known
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,11 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Refusal
 from gateway.core.ids import new_id
 from gateway.outbound.settings import OutboundSettings
-from gateway.process.channel import (
+from gateway.process.channel import ChannelError
+from gateway.process.in_force import InForce
+from gateway.process.messages import (
     AnyMessage,
     AwaitApproval,
-    ChannelError,
     Claim,
     Done,
     FindApproval,
@@ -40,7 +41,6 @@ from gateway.process.channel import (
     Unclaim,
     Withdraw,
 )
-from gateway.process.in_force import InForce
 from gateway.process.notifying import Notifier, Webhook
 from gateway.process.roster import reason_given
 from gateway.state import Durable, StoreUnavailable, Work

@@ -17,7 +17,15 @@ from typing import TypeAlias, TypeVar
 from gateway.core.attestation import Attestation
 from gateway.core.clock import Clock
 from gateway.core.errors import Refusal
-from gateway.process.channel import AnyMessage, Consume, Gather, Gathered, Present, Recorded, Release
+from gateway.process.messages import (
+    AnyMessage,
+    Consume,
+    Gather,
+    Gathered,
+    Present,
+    Recorded,
+    Release,
+)
 from gateway.state import Durable, StoreUnavailable, Work
 from gateway.state.attestations import gathered, missing, newest, record, withdrawn
 from gateway.state.uses import release, take

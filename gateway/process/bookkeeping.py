@@ -15,8 +15,10 @@ from typing import Final
 from gateway.core.clock import Clock
 from gateway.core.errors import Refusal
 from gateway.ledger import Batch, Posted, Poster, recover
-from gateway.process.channel import StoreState
 from gateway.process.in_force import InForce
+from gateway.process.messages import (
+    StoreState,
+)
 from gateway.process.pool import WorkerPool
 from gateway.state import Durable, StoreUnavailable
 from gateway.telemetry.metrics import Registry

@@ -13,7 +13,12 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from gateway.core.errors import Refusal
-from gateway.process.channel import AnyMessage, Channel, ChannelError, Decided, Done, trouble
+from gateway.process.channel import Channel, ChannelError, trouble
+from gateway.process.messages import (
+    AnyMessage,
+    Decided,
+    Done,
+)
 
 _LARGEST: Final = 1 << 20
 """Bytes after which a batch is full."""

@@ -17,7 +17,11 @@ from gateway.identity.delegation import LONGEST
 from gateway.identity.jose import from_json
 from gateway.identity.own_keys import OwnKeys
 from gateway.identity.tokens import MAX_TOKEN
-from gateway.process.channel import ChannelError, Grant, Granted
+from gateway.process.channel import ChannelError
+from gateway.process.messages import (
+    Grant,
+    Granted,
+)
 from gateway.runs import Register
 from gateway.telemetry.logs import Log
 from gateway.web.admin import AdminCall, Route

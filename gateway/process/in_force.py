@@ -22,8 +22,11 @@ from gateway.core.principal import StopKey
 from gateway.core.sources import DiskSources
 from gateway.core.stop import Stop
 from gateway.identity.operators import OperatorTokens, Subject
-from gateway.process.channel import ChannelError, Prepare
+from gateway.process.channel import ChannelError
 from gateway.process.doors import not_renewed
+from gateway.process.messages import (
+    Prepare,
+)
 from gateway.process.reading import Read, ReadingError, read, read_again
 from gateway.process.revisions import Revisions
 from gateway.process.trust import Trust

@@ -12,9 +12,12 @@ from gateway.core.run import RunFacts
 from gateway.ledger import find_call
 from gateway.metering.prices import PriceBook
 from gateway.process.auditing import Auditing
-from gateway.process.channel import ShowCall, ShowRun
 from gateway.process.doors import Doors
 from gateway.process.in_force import InForce
+from gateway.process.messages import (
+    ShowCall,
+    ShowRun,
+)
 from gateway.process.pool import WorkerPool
 from gateway.process.trust import Trust
 from gateway.runs import Register

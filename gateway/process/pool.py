@@ -19,7 +19,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from gateway.process.channel import Answer, AnyMessage, Channel, ChannelError, Commit, Done, Drain, Flush, Prepare
+from gateway.process.channel import Answer, Channel, ChannelError
+from gateway.process.messages import (
+    AnyMessage,
+    Commit,
+    Done,
+    Drain,
+    Flush,
+    Prepare,
+)
 from gateway.telemetry.logs import Log
 
 _ANSWER_TIMEOUT: Final = 30.0

@@ -17,8 +17,13 @@ from gateway.core.clock import Clock, rfc3339
 from gateway.core.errors import Refusal
 from gateway.core.principal import StopKey
 from gateway.core.stop import Stop
-from gateway.process.channel import Beat, ChannelError, Done, Stops
+from gateway.process.channel import ChannelError
 from gateway.process.in_force import InForce
+from gateway.process.messages import (
+    Beat,
+    Done,
+    Stops,
+)
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.process.roster import KINDS, list_agents, list_stops, reason_given, show_agent, stoppable
 from gateway.state import Durable, StoreUnavailable

@@ -32,10 +32,13 @@ from gateway.process.approving import Approving
 from gateway.process.attesting import Asked, Attesting
 from gateway.process.auditing import Auditing
 from gateway.process.bookkeeping import Bookkeeping
-from gateway.process.channel import (
-    Answer,
+from gateway.process.channel import Answer, ChannelError
+from gateway.process.doors import Doors
+from gateway.process.granting import Granting
+from gateway.process.in_force import InForce
+from gateway.process.listening import StartError, bind_listener, listener_url
+from gateway.process.messages import (
     AnyMessage,
-    ChannelError,
     Decided,
     Done,
     Enter,
@@ -54,10 +57,6 @@ from gateway.process.channel import (
     Told,
     Welcome,
 )
-from gateway.process.doors import Doors
-from gateway.process.granting import Granting
-from gateway.process.in_force import InForce
-from gateway.process.listening import StartError, bind_listener, listener_url
 from gateway.process.overview import Overview, own
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.process.reading import Read

@@ -39,12 +39,12 @@ from gateway.identity.keys import KeyMistakes
 from gateway.identity.stops import StopList
 from gateway.ledger import Batch, Book
 from gateway.pipeline import Pipeline
-from gateway.process.channel import (
+from gateway.process.channel import Channel, ChannelError, Reply
+from gateway.process.decisions import DecisionQueue
+from gateway.process.messages import (
     AnyMessage,
     AwaitApproval,
     Beat,
-    Channel,
-    ChannelError,
     Claim,
     Commit,
     Consume,
@@ -70,7 +70,6 @@ from gateway.process.channel import (
     Present,
     Recorded,
     Release,
-    Reply,
     ShowApproval,
     ShowCall,
     ShowRun,
@@ -82,7 +81,6 @@ from gateway.process.channel import (
     Welcome,
     Withdraw,
 )
-from gateway.process.decisions import DecisionQueue
 from gateway.runs import Entered
 from gateway.telemetry.logs import Log
 from gateway.telemetry.metrics import Counts

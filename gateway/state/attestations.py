@@ -20,7 +20,7 @@ from gateway.core.run import RunKey
 
 MOST_IN_RUN: Final = 1_000
 """Attestations that may be presented in one run, and as many posted for it."""
-MOST_READ: Final = 10_000
+MOST_READ: Final = 2_000
 """Attestations that a call may have to be judged by; those that were observed have no other limit."""
 
 _LEEWAY: Final = 600 * 1_000_000

@@ -30,7 +30,7 @@ def take(conn: sqlite3.Connection, holder: str, uses: Iterable[Use], time: int) 
         if held is None:
             conn.execute(_TAKE, (*use, holder, time))
         elif held[0] != holder:
-            raise _consumed(use)
+            raise _consumed(use, approval=held[0].startswith("apr_"))
 
 
 def release(conn: sqlite3.Connection, holder: str) -> None:
@@ -38,11 +38,13 @@ def release(conn: sqlite3.Connection, holder: str) -> None:
     conn.execute(_RELEASE, (holder,))
 
 
-def _consumed(use: Use) -> Refusal:
+def _consumed(use: Use, *, approval: bool) -> Refusal:
+    """`approval`: what has taken it was held for one, is held still, or was carried out."""
+    reserved = ", or is reserved for a call that waits for a person" if approval else ""
     if use.scope == _ONCE:
-        sentence = f"attestation {use.key} was used by another call already; get a new one"
+        sentence = f"attestation {use.key} was used by another call already{reserved}; get a new one"
         return Refusal("attestation_required", sentence, fields={"reason": "consumed", "attestation": use.key})
-    sentence = f"rule {use.scope} lets this happen once, and it has happened for {use.key} already"
+    sentence = f"rule {use.scope} lets this happen once, and it has happened for {use.key} already{reserved}"
     return Refusal(
         "attestation_required", sentence, fields={"reason": "consumed", "rule": use.scope, "subject": use.key}
     )

@@ -23,6 +23,12 @@ def good(attester: Attester, clock: SetClock, **claims: Any) -> str:  # noqa: AN
     return attester.attest(now=clock.time, **claims)
 
 
+def test_of_two_in_one_second_the_one_that_did_not_pass_is_newer(attester: Attester, board: Board) -> None:
+    """W13: `iat` is in whole seconds, and what the gateway saw is not: the doubt is held against the call."""
+    passed, failed = (board.counts(good(attester, board.clock, outcome=outcome)) for outcome in ("passed", "failed"))
+    assert failed.at - passed.at == 999_999
+
+
 @pytest.mark.parametrize("alg", ["EdDSA", "ES256"])
 def test_a_good_attestation_says_what_was_signed(alg: str, clock: SetClock) -> None:
     """Whoever is believed about a step attests it: to whom, in which run, about what, and until when."""

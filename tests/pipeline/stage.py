@@ -35,7 +35,8 @@ from gateway.ledger import Batch, Book, Poster, find_call
 from gateway.pipeline import Pipeline
 from gateway.process.approving import Approving
 from gateway.process.attesting import Attesting
-from gateway.process.channel import (
+from gateway.process.in_force import InForce
+from gateway.process.messages import (
     AnyMessage,
     AwaitApproval,
     Claim,
@@ -53,7 +54,6 @@ from gateway.process.channel import (
     Unclaim,
     Withdraw,
 )
-from gateway.process.in_force import InForce
 from gateway.process.reading import Read
 from gateway.runs import Entered, Register
 from gateway.state import Runs, Store, StoreUnavailable

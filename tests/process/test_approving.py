@@ -25,10 +25,11 @@ from gateway.core.sources import DiskSources
 from gateway.ledger import Batch, Poster
 from gateway.ledger.posting import Posting
 from gateway.process.approving import Approving
-from gateway.process.channel import (
+from gateway.process.channel import ChannelError
+from gateway.process.in_force import InForce
+from gateway.process.messages import (
     AnyMessage,
     AwaitApproval,
-    ChannelError,
     Claim,
     Done,
     FindApproval,
@@ -38,7 +39,6 @@ from gateway.process.channel import (
     Stands,
     Unclaim,
 )
-from gateway.process.in_force import InForce
 from gateway.process.reading import Read
 from gateway.state import Store
 from gateway.state import approvals as kept

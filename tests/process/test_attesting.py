@@ -17,7 +17,14 @@ from gateway.core.errors import Refusal
 from gateway.core.run import RunKey
 from gateway.ledger import Batch, Poster, Posting
 from gateway.process.attesting import Attesting
-from gateway.process.channel import Consume, Gather, Gathered, Present, Recorded, Release
+from gateway.process.messages import (
+    Consume,
+    Gather,
+    Gathered,
+    Present,
+    Recorded,
+    Release,
+)
 from gateway.state import Store
 from gateway.state.attestations import record
 from gateway.telemetry.logs import Log

@@ -10,11 +10,10 @@ import pytest
 
 from gateway.core.errors import Refusal
 from gateway.core.run import RunFacts, RunKey, RunRef
-from gateway.process.channel import (
+from gateway.process.channel import Channel, ChannelError
+from gateway.process.messages import (
     AnyMessage,
     AwaitApproval,
-    Channel,
-    ChannelError,
     Decided,
     Done,
     Enter,

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.core.errors import Refusal
-from gateway.process.channel import Answer, AnyMessage, Channel, Decided, Done
+from gateway.process.channel import Answer, Channel
 from gateway.process.decisions import DecisionQueue
+from gateway.process.messages import (
+    AnyMessage,
+    Decided,
+    Done,
+)
 
 
 @dataclass

@@ -19,8 +19,11 @@ from gateway.core.run import RunKey, RunLimits, RunRef
 from gateway.identity.delegation import LONGEST
 from gateway.identity.own_keys import ROTATE_EVERY, OwnKeys
 from gateway.identity.tokens import MAX_TOKEN
-from gateway.process.channel import ChannelError, Grant
+from gateway.process.channel import ChannelError
 from gateway.process.granting import Granting
+from gateway.process.messages import (
+    Grant,
+)
 from gateway.runs import Register
 from gateway.state import Runs, Store
 from gateway.telemetry.logs import Log

@@ -11,8 +11,11 @@ from gateway.config import Config, load
 from gateway.core.errors import Refusal
 from gateway.core.sources import DiskSources
 from gateway.identity.issue import add_key
-from gateway.process.channel import ChannelError, Prepare
+from gateway.process.channel import ChannelError
 from gateway.process.in_force import InForce
+from gateway.process.messages import (
+    Prepare,
+)
 from gateway.process.reading import Read
 from gateway.process.trust import Trust
 from tests.simulator.clock import SetClock

@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.channel import AnyMessage, ChannelError, Hello, Prepare, Stops, Welcome
+from gateway.process.channel import ChannelError
+from gateway.process.messages import (
+    AnyMessage,
+    Hello,
+    Prepare,
+    Stops,
+    Welcome,
+)
 from gateway.process.pool import WorkerPool, WorkerProcess
 from gateway.telemetry.logs import Log
 from tests.simulator.gateway import alive

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from gateway.core.principal import StopKey
 from gateway.core.stop import Stop
-from gateway.process.channel import AnyMessage, Channel, Done, Hello, Stops, Welcome
+from gateway.process.channel import Channel
+from gateway.process.messages import (
+    AnyMessage,
+    Done,
+    Hello,
+    Stops,
+    Welcome,
+)
 from gateway.process.worker import Worker
 
 STOP = Stop(StopKey("agent", "procurement"), 1.0, "ada", "")

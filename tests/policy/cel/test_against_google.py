@@ -56,6 +56,9 @@ DIFFERENT: Final[dict[str, Callable[[Found, Found], object]]] = {
     "!! is two negations: of what is no bool it is an error": lambda ours, theirs: (
         ours.error.startswith("the operand of !") and not theirs.error
     ),
+    "an int and a uint that are equal are one key": lambda ours, theirs: (
+        re.match(r"the map has the key \d+ twice", ours.error) and not theirs.error
+    ),
     "a map with the keys true and 1 cannot leave as a dict": lambda ours, theirs: (
         "which cannot be told apart" in ours.error and not theirs.error
     ),
