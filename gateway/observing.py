@@ -17,6 +17,8 @@ from gateway.policy import Observation
 from gateway.relay import Received
 
 _MICRO = 1_000_000
+_PARTIAL = 206
+"""A part of an answer (RFC 9110 §15.3.7), which says nothing of the rest."""
 
 
 def observed(
@@ -32,6 +34,7 @@ def observed(
 ) -> Iterator[Attestation]:
     """The attestations of an answer that came at `at` (epoch seconds)."""
     whole = received.billed and received.outcome == "complete" and not (received.streamed or received.gone)
+    whole = whole and received.status != _PARTIAL
     if not whole or received.fault is not None or received.broken is not None or not _is_json(received.headers):
         return
     try:

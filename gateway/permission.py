@@ -77,7 +77,7 @@ class Permission:
         settled = self._settled(world)
         if settled is not None:
             targets = self._errand.targets if self._errand is not None else ()
-            return await self._conclude(world, settled, targets, _NOTHING, None)
+            return await self._conclude(world, self._by_route(settled), targets, _NOTHING, None)
         patience = self._patience()
         while True:
             world = self._now()
@@ -85,6 +85,7 @@ class Permission:
             evidence = await self._gather(world, ruled)  # 6
             standing = await self._standing(ruled)
             decision, targets = self._decide(world, ruled, evidence, standing)  # 7
+            decision = self._by_route(decision)
             approval: Standing | None = None
             if decision.effect == "hold":
                 approval = await self._hold(world, decision, targets)  # 8
@@ -103,6 +104,19 @@ class Permission:
             return None
         settled = policy.find(self._facts).settled
         return settled if settled is not None and settled.obligations.only is None else None
+
+    def _by_route(self, decision: Decision) -> Decision:
+        """The decision, where the route lets its provider run what the call asks it to run: rule and route must."""
+        refused = self._errand.refused_tools if self._errand is not None else ()
+        if not refused or decision.effect == "deny":
+            return decision
+        detail = (
+            f"the route of model {self._call.model} does not let its provider run {', '.join(refused)}; leave it out, "
+            "or have the operator allow it in hosted_tools of that model"
+        )
+        reason = Reason(rule="", clause="route", code="hosted_tools", detail=detail)
+        kept = {"uses": (), "rests_on": (), "approval": None}
+        return replace(decision, effect="deny", code="hosted_tool_refused", reasons=(reason,), **kept)
 
     # -- 6 gather
 
@@ -140,8 +154,8 @@ class Permission:
                 raise
             return Evidence()  # what is presented for later, or only counted, holds no call up
         standing, fallen = world.attesters.standing(found)
-        before = (Discounted(one.code, one.step, one.detail, one.subject) for one in fallen)
-        return Evidence(run.key, names, standing, (*before, *discounted), seen)
+        discounted += (Discounted(one.code, one.step, one.detail, one.subject) for one in fallen)
+        return Evidence(run.key, names, standing, tuple(discounted), seen)
 
     # -- 7 decide
 
@@ -224,6 +238,7 @@ class Permission:
             return await self._desk.hold(self._ask(decision))
         except Refusal as refusal:
             if refusal.code == "attestation_required":
+                refusal.fields["step"] = ", ".join(dict.fromkeys(one.step for one in decision.rests_on))
                 await self._write_down(world, _used_up(decision, refusal), targets, "")
                 refusal.fields["decision_id"] = self._trail.decision_id
             raise
@@ -338,7 +353,8 @@ class Permission:
                 {"rule": one.rule, "clause": one.clause, "code": one.code, "detail": one.detail}
                 for one in decision.reasons
             ]
-        return Refusal(decision.code, explain_refusal(decision, self._facts), fields=fields)
+        of_route = next((reason.detail for reason in decision.reasons if reason.clause == "route"), "")
+        return Refusal(decision.code, of_route or explain_refusal(decision, self._facts), fields=fields)
 
     async def _approve(self, world: World, permit: Permit, approval: Standing | None) -> None:
         """An approved call begins to be carried out, or was before; raises `Refusal` for every other standing."""

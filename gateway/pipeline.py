@@ -169,8 +169,8 @@ class Pipeline:
                     if errand is None:
                         told = await self._told(exchange, trail, principal, world, flight, asked)
                         await self._answer_own(exchange, trail, told)
-                    elif permit.stored is not None:
-                        await self._repeat(exchange, trail, permit.stored)
+                    elif permit.stored is not None and permit.approval is not None:
+                        await self._repeat(exchange, trail, permit.stored, world.clock.now() - permit.approval.changed)
                     else:
                         await self._attempts(exchange, trail, world, flight, step, permit, errand)
 
@@ -335,11 +335,12 @@ class Pipeline:
             raise unknown
         return found
 
-    async def _repeat(self, exchange: Exchange, trail: Trail, stored: Stored) -> None:
-        """An approved call was carried out before: its answer again, at no cost."""
+    async def _repeat(self, exchange: Exchange, trail: Trail, stored: Stored, age: float) -> None:
+        """An approved call was carried out before, `age` seconds ago: its answer again, at no cost."""
         self._book.post(ledger_row(trail, Bill(outcome="replayed", status=stored.status)))
         trail.recorded, trail.status, trail.outcome = 0, stored.status, "replayed"
-        headers = [*self._headers(trail), ("gateway-replayed", "true"), *stored.headers]
+        replayed = ("gateway-replayed", f"true; age={max(0, int(age))}")
+        headers = [*self._headers(trail), replayed, ("gateway-cost-usd", "0"), *stored.headers]
         await exchange.reply(stored.status, headers, stored.body)
 
     async def _answer_own(self, exchange: Exchange, trail: Trail, told: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.approvals.showing import NEXT
 from gateway.core.approval import Standing
 from gateway.core.clock import rfc3339
 from gateway.core.errors import Refusal
@@ -22,7 +23,9 @@ def not_carried_out(approval: Standing, where: str = "", *, at_once: bool = Fals
         headers = (("location", where), *((("preference-applied", "respond-async"),) if at_once else ()))
         fields: dict[str, object] = {"approval": shown}
         return Refusal("approval_required", sentence, fields=fields, status=202 if at_once else None, headers=headers)
-    shown |= {"reason": f"approval_{status}", "next_action": "none"}
+    shown |= {"reason": f"approval_{status}", "next_action": NEXT.get(status, "none")}
+    if approval.by:
+        shown |= {"by": list(approval.by), "message": approval.reason}  # as at the status URL
     fields = {"approval": shown}
     if status == "executing":
         sentence = "the same call is being carried out by its approval; ask again for what came of it"

@@ -15,7 +15,9 @@ from gateway.approvals.voting import missing
 from gateway.core.approval import Approval
 from gateway.core.clock import rfc3339
 
-_NEXT: Final = {"pending": "retry", "approved": "retry", "executing": "retry", "expired": "request"}
+NEXT: Final = {
+    "pending": "retry", "approved": "retry", "executing": "retry", "expired": "request", "cancelled": "request",
+}  # fmt: skip
 """What the agent can do: send the same call again, ask anew by it, else nothing."""
 _MARKUP: Final = frozenset("<>&")
 _RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN"})
@@ -51,7 +53,7 @@ def to_owner(approval: Approval, now: float) -> dict[str, object]:
         "id": approval.id,
         "status": status,
         "reason": standing.previous or "approval_required" if status == "pending" else f"approval_{status}",
-        "next_action": _NEXT.get(status, "none"),
+        "next_action": NEXT.get(status, "none"),
         "held_at": rfc3339(standing.held_at),
         "expires_at": rfc3339(standing.expires),
         "operation": approval.ask.key.operation,

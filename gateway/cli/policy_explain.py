@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import to_builtins
 
 from gateway.audit import DecisionRecord, find_record
+from gateway.audit.record import FailedClause
 from gateway.cli import DONE, WrongUse
 from gateway.cli.policy_past import past_of
 from gateway.cli.policy_report import clause_lines
@@ -21,8 +22,9 @@ from gateway.policy.cases import Given
 from gateway.policy.documents import rule_places
 from gateway.policy.replay import Recollection, decide_again, knows_step
 from gateway.policy.requirements import REASONS
+from gateway.policy.rules import Rule
 from gateway.policy.testing import Decided, decide_given, deciding
-from gateway.policy.trace import RuleTrace, trace
+from gateway.policy.trace import ClauseTrace, RuleTrace, trace
 from gateway.settings import Complaints, bind, document
 from gateway.settings.complaints import Place
 
@@ -88,6 +90,8 @@ def _of_record(
     traces = trace(matching.rules, memory.view, hidden)
     steps = {leaf.step for rule in matching.rules for leaf in rule.attested if not knows_step(past, leaf.step)}
     missed = sorted(memory.missed | {f"attestations of {step}" for step in steps})
+    then = record if again is None else None
+    traces = tuple(_remembered(rule, one, missed, then) for rule, one in zip(matching.rules, traces, strict=True))
     told: dict[str, object] = {
         "record": to_builtins(record),
         "same_policies": again is None,
@@ -108,6 +112,52 @@ def _of_record(
     return told, [*lines, "", *_rules(traces, places)]
 
 
+def _remembered(rule: Rule, found: RuleTrace, missed: Collection[str], then: DecisionRecord | None) -> RuleTrace:
+    """What a rule said, as far as the log tells; `then` is the record where the policies are still those of then.
+
+    A clause that reads what the log does not have cannot be told, unless the record says that it failed.
+    """
+    failed = [one for one in then.reasons if one.rule == found.hit.name] if then is not None else []
+    clauses = tuple(_recalled(one, _lacking(rule, one.clause, missed), failed) for one in found.clauses)
+    acts: bool | None = found.acts
+    if any(one.clause != "match" for one in failed):
+        acts = rule.effect == "deny"
+    elif any(one.unknown for one in clauses) and not any(map(_fails, clauses)):
+        acts = None
+        if then is not None and then.effect != "deny" and rule.effect != "allow" and found.hit.mode == "enforce":
+            acts = rule.effect == "require"
+    return found._replace(acts=acts, clauses=clauses)
+
+
+def _fails(one: ClauseTrace) -> bool:
+    """A clause that certainly keeps its rule from acting."""
+    return not one.unknown and one.value is not True and one.clause != "approve.when"
+
+
+def _recalled(one: ClauseTrace, lacking: tuple[str, ...], failed: Iterable[FailedClause]) -> ClauseTrace:
+    """A clause; where its facts are lacking with the reason that is on record, if there is one."""
+    if not lacking:
+        return one
+    known = next((reason for reason in failed if f"{reason.clause}.".startswith(f"{one.clause}.")), None)
+    if known is None:
+        return one._replace(value=None, said="", unknown=lacking)
+    return one._replace(value=False, said=f"{known.code}: {REASONS.get(known.code, '')}", operands=())
+
+
+def _lacking(rule: Rule, clause: str, missed: Collection[str]) -> tuple[str, ...]:
+    """What a clause reads and the log does not have."""
+    if clause.startswith("requires["):
+        leaves = list(rule.requires[int(clause[9:-1])].leaves())
+        reads = {path for leaf in leaves for _, program in leaf.bind for path in program.reads}
+        asked = {f"attestations of {leaf.step}" for leaf in leaves}
+    else:
+        approval = rule.approval.when if rule.approval is not None else None
+        program = rule.when if clause == "when" else approval
+        reads, asked = set(program.reads) if program is not None else set(), set[str]()
+    asked |= {".".join(path) for path in reads}
+    return tuple(name for name in missed if name in asked or any(name.startswith(f"{one}.") for one in asked))
+
+
 def _recorded(record: DecisionRecord) -> Iterator[str]:
     what = record.tool or record.model or record.operation
     run = f", run {record.run} step {record.step}" if record.run else ""
@@ -120,9 +170,8 @@ def _recorded(record: DecisionRecord) -> Iterator[str]:
         yield f"rule      {hit.name}  {hit.effect}{shadow}"
     for reason in record.reasons:
         step = f" step {reason.step}:" if reason.step else ""
-        yield f"reason    {reason.rule} {reason.clause}:{step} {reason.code}: {REASONS.get(reason.code, '')}".rstrip(
-            ": "
-        )
+        where = f"{reason.rule} {reason.clause}".strip()
+        yield f"reason    {where}:{step} {reason.code}: {REASONS.get(reason.code, '')}".rstrip(": ")
     for one in record.attestations:
         yield f"rests on  {one.step} {one.outcome} by {one.by} at {one.at} about {json.dumps(one.subject)}"
     if record.approval:

@@ -76,14 +76,18 @@ def _below_here(file: str) -> str:
 
 def clause_lines(clause: ClauseTrace) -> Iterator[str]:
     """A clause of a rule with its verdict, why that is so, and what its parts give of which facts."""
-    yield f"{_TRUTH[clause.value]:<5} {clause.clause}: {clause.text}"
-    if clause.said:
+    yield f"{'?' if clause.unknown else _TRUTH[clause.value]:<5} {clause.clause}: {clause.text}"
+    if clause.unknown:
+        yield f"      the log does not have {', '.join(clause.unknown)}"
+    elif clause.said:
         yield f"      {clause.said}"
     if len(clause.operands) > 1 or clause.value is not True:
         for one in clause.operands:
             facts = ", ".join(f"{path} = {shown}" for path, shown in one.read)
             why = f"   ({facts})" if facts else ""
-            yield f"      {_TRUTH[one.value]:<5} {one.text}{why}{f': {one.error}' if one.error else ''}"
+            lacks = any(path in clause.unknown for path, _ in one.read)
+            error = f": {one.error}" if one.error and not lacks else ""
+            yield f"      {'?' if lacks else _TRUTH[one.value]:<5} {one.text}{why}{error}"
 
 
 def counted(number: int, noun: str) -> str:

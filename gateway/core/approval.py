@@ -84,6 +84,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     reason: str = ""  # what the last of them wrote
     outcome: Stored | None = None  # of a consumed one, where it is kept
     previous: str = ""  # why an earlier one of this call does not count: approval_expired | step_in_doubt
+    changed: float = 0.0  # since when it stands so, epoch seconds
 
 
 class Vote(Struct, frozen=True, kw_only=True):
@@ -129,4 +130,5 @@ class Approval(Struct, frozen=True, kw_only=True):
             reason=last.reason if last is not None else "",
             outcome=self.outcome,
             previous=self.previous,
+            changed=self.changed,
         )

@@ -132,7 +132,7 @@ def _hosted_tools(request: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _hosted_tool(tool: object) -> str:
-    kind = tool.get("type") if isinstance(tool, dict) else None
+    kind = tool.get("type", "function" if "function" in tool else None) if isinstance(tool, dict) else None
     if kind in _OWN_TOOLS:
         return ""
     if kind == "mcp" and isinstance(tool, dict):

@@ -30,9 +30,9 @@ REASONS: Final[Mapping[str, str]] = {
     # of an attestation, in the order in which they are found: the later, the nearer it is to what is asked for
     "no_run": "the call names no run, and attestations are of a run",
     "none": "the step is not attested in this run",
+    "subject_mismatch": "the step is attested, but about something else",
     "other_run": "the step is attested, but in another run",
     "other_agent": "the step is attested, but for another agent",
-    "subject_mismatch": "the step is attested, but about something else",
     "attester": "the step is attested, but by somebody whose word this rule does not take",
     "outcome": "the step is attested, but with another outcome",
     "not_yet": "the attestation is from the future",
@@ -61,7 +61,7 @@ REASONS: Final[Mapping[str, str]] = {
 """Every code of a `Reason`, with what it says."""
 
 _STAGES: Final = (
-    "other_run", "other_agent", "subject_mismatch", "attester", "outcome", "not_yet", "expired", "too_old",
+    "subject_mismatch", "other_run", "other_agent", "attester", "outcome", "not_yet", "expired", "too_old",
 )  # fmt: skip
 _ABOUT_ELSE: Final = _STAGES.index("subject_mismatch")
 """Up to here an attestation is about something else than the call: what does not count may say more."""
@@ -184,13 +184,13 @@ class Attested:
 
     def _stage(self, one: Attestation, bound: Mapping[str, Scalar], view: View) -> int:
         """How far an attestation is from what is asked for: the position in `_STAGES` of what is wrong with it."""
-        if not view.in_run(one):
-            return 0
-        if not view.for_caller(one):
-            return 1
         for name, value in bound.items():
             if name not in one.subject or not same(one.subject[name], value):
-                return 2
+                return 0
+        if not view.in_run(one):
+            return 1
+        if not view.for_caller(one):
+            return 2
         if self.by and one.by not in self.by:
             return 3
         if one.outcome != self.outcome:

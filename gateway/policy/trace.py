@@ -45,19 +45,22 @@ class ClauseTrace(NamedTuple):
     value: bool | None
     said: str  # why it does not hold, and what would satisfy it
     operands: tuple[Operand, ...] = ()
+    unknown: tuple[str, ...] = ()  # of a call of the past: facts for lack of which its value cannot be told
 
 
 class RuleTrace(NamedTuple):
     """One rule that matches a call. `acts`: it grants, denies or holds; `asks`: for an approval, where it does."""
 
     hit: RuleHit
-    acts: bool
+    acts: bool | None  # `None` where it cannot be told
     asks: bool
     clauses: tuple[ClauseTrace, ...]
 
     @property
     def says(self) -> str:
         """What it does, in a word or two."""
+        if self.acts is None:
+            return "cannot be told"
         return SAYS[self.hit.effect, self.acts] + (", with an approval" if self.acts and self.asks else "")
 
 

@@ -89,6 +89,7 @@ class Errand(Protocol):
     targets: tuple[Target, ...]
     label: str  # the route's or the tool's name as configured, for metrics
     effect: bool  # it may have effects, so it is never sent twice
+    refused_tools: tuple[str, ...]  # hosted tools that it asks for and its route does not let the provider run
 
     def region(self, target: Target) -> str:
         """Where a target keeps or processes data, as the config says."""
@@ -137,6 +138,7 @@ class LlmErrand:
         """`targets` are those of the route that are switched on, in order."""
         self.targets = targets
         self.label = route.name
+        self.refused_tools = tuple(name for name in call.hosted_tools if name not in route.hosted_tools)
         self._call = call
         self._head = head
         self._cap = route.cap
@@ -210,6 +212,8 @@ class LlmErrand:
 
 class ToolErrand:
     """A call to an operation of a tool; it has one target, and no other can stand in."""
+
+    refused_tools: tuple[str, ...] = ()
 
     def __init__(self, call: Call, head: Head, match: Match) -> None:
         """`match` is what the tools found for the address."""

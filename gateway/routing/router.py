@@ -19,6 +19,7 @@ class Route:
     targets: tuple[Target, ...]  # of a name with a star, one without a model passes the name that was asked
     cap: OutputCap | None
     off: str = ""  # why it has no targets
+    hosted_tools: frozenset[str] = frozenset()  # what its provider may run itself
 
 
 class Router:
@@ -35,7 +36,8 @@ class Router:
             reasons = {off[t.provider] for t in settings.targets if t.provider in off}
             limits = settings.output_tokens
             cap = OutputCap(limits.default, limits.max) if limits else None
-            route = Route(name, on, cap, "; ".join(sorted(reasons)))
+            hosted = frozenset(tool for tool, word in settings.hosted_tools.items() if word == "allow")
+            route = Route(name, on, cap, "; ".join(sorted(reasons)), hosted)
             if star:
                 prefixes.append((name[:-1], route))
             else:

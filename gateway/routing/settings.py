@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from gateway.settings.types import NON_EMPTY, Later, Name, Pattern, PositiveCount
@@ -13,6 +13,11 @@ ModelName = Annotated[
 ]
 ModelPattern = Annotated[
     str, Pattern("a model's name", r"[!-)+-~]{0,199}\*?", "visible ASCII; a * only at the end, as in sim-*")
+]
+
+
+HostedTool = Annotated[
+    str, Pattern("a hosted tool's name", r"[!-)+-~]{1,199}", "visible ASCII without *, such as web_search")
 ]
 
 
@@ -52,7 +57,6 @@ class ModelSettings:
     """One model name, or all that begin alike, and the targets behind it."""
 
     NOT_BUILT: ClassVar[Mapping[str, str]] = {
-        "hosted_tools": "hosted tools are not built yet",
         "keepalive": "keep-alive comments are not built yet",
         "timeouts": "timeouts of a model are not built yet: set them at the provider",
         "canary": "canary targets are not built yet",
@@ -64,3 +68,7 @@ class ModelSettings:
     """Where it is served."""
     output_tokens: OutputTokenSettings | None = None
     """How long answers may be."""
+    hosted_tools: Mapping[HostedTool, Annotated[Literal["allow", "refuse"], Later("strip")]] = field(
+        default_factory=dict
+    )
+    """Tools that the provider would run itself (`web_search`, `mcp/HOST`); what is not allowed here is refused."""

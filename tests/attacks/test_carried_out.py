@@ -215,7 +215,7 @@ def test_twins_get_the_very_answer(desk: Desk) -> None:
     for alone in desk.workers():
         with alone:
             twin = desk.ask(BODY, by=call.way)
-        assert (twin.status, twin.body, twin.headers["gateway-replayed"]) == (200, first.body, "true")
+        assert (twin.status, twin.body, twin.headers["gateway-replayed"][:10]) == (200, first.body, "true; age=")
         for header in ("content-type", "etag", "x-request-id"):
             assert twin.headers.get(header) == first.headers.get(header)
         (row,) = desk.gateway.wait_for_rows(1, "request_id = ?", twin.headers["gateway-request-id"])

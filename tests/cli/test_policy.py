@@ -401,6 +401,31 @@ def test_explain_says_where_the_log_is_silent(said: Said) -> None:
     assert "By those of today: cannot be told without attestations of check." in out
 
 
+def test_explain_tells_what_it_cannot_tell_from_what_failed(said: Said) -> None:
+    """A value that the log hides is not missing: a clause is as the record says, or unknown, never the reverse."""
+    Path("policies/p.yaml").write_text(
+        "version: 1\npolicy: p\nrules:\n  - {id: pays, effect: allow, match: {tools: [pay.charge]}}\n"
+        "  - {id: r, effect: require, match: {tools: [pay.charge]}, "
+        "when: 'args.amount < 100 && (!has(args.pin) || args.pin != \"4111\")'}\n"
+    )
+    Path("call.json").write_text('{"agent": "care", "tool": "pay.charge", "args": {"amount": 10}}')
+    same = json.loads(said("explain", "call.json", "--format", "json")[1])["decision"]["policy_hash"]
+    read = {"args.amount": 10, "args.pin": "[redacted]"}
+    failed = (FailedClause("p/r", "when", "false", ""),)
+    denied = record(1, policy_hash=same, read=read, effect="deny", code="policy_denied", reasons=failed)
+    log(denied, record(2, policy_hash=same, read=read), record(3, read=read))
+
+    refused, allowed, before = (said("explain", f"dec_{number}")[1] for number in (1, 2, 3))
+    assert "p/r (require) does not hold  " in refused
+    assert "  no    when: args.amount < 100" in refused
+    assert "p/r (require) holds  " in allowed
+    assert "p/r (require) cannot be told  " in before
+    for out in (allowed, before):
+        assert "  ?     when: args.amount < 100" in out
+        assert "        yes   args.amount < 100   (args.amount = 10)" in out
+        assert '        ?     (!has(args.pin) || args.pin != "4111")   (args.pin = [redacted])' in out
+
+
 def test_explain_cannot_steer_a_terminal(said: Said) -> None:
     """Names in the log come from agents."""
     log(record(1, tool="pay.\x1b[2Jcharge"))

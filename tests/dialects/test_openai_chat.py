@@ -47,7 +47,7 @@ def test_a_request_becomes_a_call() -> None:
     ("members", "found"),
     [
         ({}, ()),
-        ({"tools": [{"type": "function"}, {"type": "custom"}]}, ()),
+        ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {"name": "f"}}]}, ()),
         ({"tools": None, "web_search_options": None, "enable_search": False}, ()),
         ({"web_search_options": {}}, ("web_search",)),
         ({"search_parameters": {"mode": "auto"}}, ("web_search",)),

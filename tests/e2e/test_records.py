@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.simulator.gateway import ROOT, Gateway, Reply
+from tests.simulator.gateway import ALLOW_ALL, ROOT, Gateway, Reply
 from tests.simulator.records import Record, load, oddly, parameters, restream
 from tests.simulator.replay import Replay, random_places
 from tests.simulator.upstream import Received
@@ -46,6 +46,19 @@ HIDDEN_USAGE: Final = {"prompt_tokens": 40, "completion_tokens": 10, "total_toke
 """Reasoning that only the total tells of."""
 PLAIN_USAGE: Final = {"prompt_tokens": 2200, "completion_tokens": 300, "total_tokens": 2500}
 SAID: Final = "Grüße 👋 \u2028 </script>"
+
+HOSTED: Final = ("web_search", "openrouter:web_search", "openrouter:advisor")
+"""What some of the recorded requests have their provider run."""
+POLICIES: Final = {
+    "all.yaml": ALLOW_ALL,
+    "hosted.yaml": json.dumps(
+        {
+            "version": 1,
+            "policy": "hosted",
+            "rules": [{"id": "hosted", "effect": "allow", "match": {"hosted_tools": HOSTED}}],
+        }
+    ),
+}
 
 
 # -- what a test expects, reckoned from the record
@@ -248,7 +261,10 @@ def _config(url: str) -> dict[str, Any]:
         for host in hosts
     }
     models = {
-        _asked(record): {"targets": [{"provider": _provider(record.host), "model": record.request["model"]}]}
+        _asked(record): {
+            "targets": [{"provider": _provider(record.host), "model": record.request["model"]}],
+            "hosted_tools": dict.fromkeys(HOSTED, "allow"),
+        }
         for record in RECORDS
     }
     return {"providers": providers, "models": models, "prices": None}
@@ -268,7 +284,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rep
             if case.record.streamed and places is None:
                 places = []
             upstream.answers(case.name, case.record.status, case.record.content_type, case.answer, places)
-        with Gateway(tmp_path_factory.mktemp("records"), config=_config(upstream.url)) as gateway:
+        with Gateway(tmp_path_factory.mktemp("records"), _config(upstream.url), POLICIES) as gateway:
             token = gateway.token()
             replies = {
                 case.name: gateway.call("POST", f"/v1/chat/completions?case={case.name}", case.sent, token=token)

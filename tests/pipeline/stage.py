@@ -375,6 +375,7 @@ def _config(url: str) -> dict[str, Any]:
         "providers": {name: {**provider, "base_url": f"{url}/{name}"} for name in ("main", "spare")},
         "models": {
             "m": {"targets": [{"provider": "main"}]},
+            "searching": {"targets": [{"provider": "main"}], "hosted_tools": {"web_search": "allow"}},
             "pair": {"targets": [{"provider": "main"}, {"provider": "spare"}]},
         },
         "prices": {f"{name}/*": [{"input": "1.00", "output": "2.00"}] for name in ("main", "spare")},

@@ -46,7 +46,7 @@ async def test_what_is_reserved_for_a_held_call_is_refused_on_record(tmp_path: P
         clash = await held(stage, "A1", amount=600)
         assert (clash.status, clash.headers["gateway-refusal"]) == (403, "attestation_required")
         told = json.loads(clash.got)
-        assert told["gateway"]["reason"] == "consumed"
+        assert (told["gateway"]["step"], told["gateway"]["reason"]) == ("fraud-check", "consumed")
         assert "waits for a person" in told["detail"]
         line = log(stage)[-1]
         assert line["id"] == told["gateway"]["decision_id"] == clash.headers["gateway-decision-id"]

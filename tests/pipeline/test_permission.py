@@ -105,7 +105,7 @@ async def test_an_approved_call_is_carried_out_once_wherever_it_was_disturbed(tm
             assert again.status == {"consumed": 200, "failed": 424, "approved": 200}[str(status)]
             assert len(stage.upstream.requests) - asked == 1
             if not came:
-                assert again.headers["gateway-replayed"] == "true"
+                assert again.headers["gateway-replayed"].startswith("true; age=")
                 return
         pytest.fail("a hundred suspension points and no end")
 
@@ -181,6 +181,23 @@ async def test_an_approved_call_that_ends_without_an_outcome_is_in_doubt(tmp_pat
         assert not stage.upstream.requests
 
 
+async def test_rule_and_route_must_both_let_a_hosted_tool(tmp_path: Path) -> None:
+    """A provider runs nothing itself unless an allow rule and the model's route both name it; else nothing is sent."""
+    rule = "version: 1\npolicy: g\nrules:\n  - {id: r, effect: allow, match: {hosted_tools: [%s]}}\n"
+    for allowed, model, said in (("web_search", "m", "the route of model m"), ("other", "searching", "no rule allows")):
+        folder = tmp_path / model
+        folder.mkdir()
+        async with on_stage(folder, serves, guard=rule % allowed) as stage:
+            asked = {"model": model, "messages": [], "web_search_options": {}}
+            refused = await done(stage, stage.door("/v1/chat/completions", asked))
+            assert (refused.status, refused.headers["gateway-refusal"]) == (403, "hosted_tool_refused")
+            assert said in json.loads(refused.got)["error"]["message"]
+            assert not stage.upstream.requests
+    async with on_stage(tmp_path, serves, guard=rule % "web_search") as stage:
+        asked = {"model": "searching", "messages": [], "web_search_options": {}}
+        assert (await done(stage, stage.door("/v1/chat/completions", asked))).status == 200
+
+
 async def test_twins_of_an_approved_call_make_one_execution(tmp_path: Path) -> None:
     """H5: while one is carried out its twin gets 409 with a time to come back, and then the same answer, free."""
     async with on_stage(tmp_path, serves) as stage:
@@ -195,7 +212,7 @@ async def test_twins_of_an_approved_call_make_one_execution(tmp_path: Path) -> N
         assert all(1 <= int(door.headers["retry-after"]) <= 30 for door in others)
         again = await done(stage, stage.wire("A1", amount=500))
         assert (again.status, bytes(again.got)) == (200, bytes(first.got))
-        assert again.headers["gateway-replayed"] == "true"
+        assert again.headers["gateway-replayed"].startswith("true; age=")
         assert len(stage.upstream.requests) == 1
         replayed = [row for row in await stage.rows() if row["outcome"] == "replayed"]
         assert [row["cost_nano_usd"] for row in replayed] == [0]

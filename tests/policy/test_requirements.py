@@ -251,7 +251,7 @@ def test_any_takes_the_first_that_uses_up_least_and_all_takes_all() -> None:
 
 
 def test_what_does_not_count_says_why_where_nothing_else_does() -> None:
-    """W15: nothing attested is a refusal; what was presented in vain explains it, what comes near wins over that."""
+    """W15: nothing attested is a refusal; what was presented in vain explains it, if nothing is about the same."""
     loaded = policies(asking())
     revoked = Discounted("revoked", "check", "key k1 is no longer in keys/fraud.jwks.json")
     unreadable = Discounted("malformed", "", "not three segments")
@@ -261,8 +261,23 @@ def test_what_does_not_count_says_why_where_nothing_else_does() -> None:
     assert "key k1 is no longer" in told.detail
     assert decided(loaded, moment(discounted=(unreadable,))).reasons[0].code == "malformed"
     assert decided(loaded, moment(discounted=(elsewhere,))).reasons[0].code == "none"
-    near = attested(subject=about(amount=5))
-    assert decided(loaded, moment(None, near, discounted=(revoked,))).reasons[0].code == "subject_mismatch"
+    other = attested(subject=about(amount=5))
+    assert decided(loaded, moment(None, other, discounted=(revoked,))).reasons[0].code == "revoked"
+    before = revoked._replace(subject=about(amount=5))
+    assert decided(loaded, moment(None, other, discounted=(before,))).reasons[0].code == "subject_mismatch"
+    assert decided(loaded, moment(discounted=(before,))).reasons[0].code == "none"
+    same = attested(outcome="failed")
+    assert decided(loaded, moment(None, other, same, discounted=(revoked,))).reasons[0].code == "outcome"
+
+
+def test_what_is_about_the_same_is_nearest_whoever_says_so() -> None:
+    """A check of this order by somebody else is told of, not the check of another order by the right one."""
+    loaded = policies(asking(f"{BIND}, attested_by: [fraud-service]"))
+    same, other = attested(), attested(by="fraud-service", subject=about(order_id="A2"))
+    assert decided(loaded, moment(None, same, other)).reasons[0].code == "attester"
+    sibling = attested(by="fraud-service", agent="spiffe://acme/procurement/child")
+    assert decided(loaded, moment(None, sibling, other)).reasons[0].code == "other_agent"
+    assert decided(loaded, moment(None, attested(subject=about(order_id="A2")))).reasons[0].code == "subject_mismatch"
 
 
 def test_a_reason_says_what_is_so_and_what_would_satisfy_it() -> None:

@@ -128,7 +128,11 @@ class Gateway:
         with (self.folder / "log.ndjson").open("rb") as file:
             file.seek(since)
             lines = file.read().splitlines()
-        return [json.loads(line) for line in lines if line.startswith(b"{")]
+        found = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a line that is being written, or was when its writer was killed
+                found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict)]
 
     def kill(self) -> None:
         """SIGKILL to the supervisor, as the kernel does when memory is short."""

@@ -43,7 +43,7 @@ REFUSED_HERE: Final[dict[str, Callable[[str, str], object]]] = {
     "a key that no map can have is a mistake": lambda _, said: "a key of a map" in said,
     "!! is two negations: of a double it is a mistake": lambda text, _: "!!" in text,
     "a conversion that none implements is a mistake": lambda _, said: re.match(
-        "(int|duration|string) does not take", said
+        r"\w+ does not take \((null_type|int|google.protobuf.Duration)\)", said
     ),
     "a literal that is no time is a mistake": lambda _, said: "is out of range" in said,
 }
