@@ -170,7 +170,7 @@ class Pipeline:
                         told = await self._told(exchange, trail, principal, world, flight, asked)
                         await self._answer_own(exchange, trail, told)
                     elif permit.stored is not None and permit.approval is not None:
-                        await self._repeat(exchange, trail, permit.stored, world.clock.now() - permit.approval.changed)
+                        await self._repeat(exchange, trail, errand, permit.stored, permit.approval.changed)
                     else:
                         await self._attempts(exchange, trail, world, flight, step, permit, errand)
 
@@ -335,11 +335,14 @@ class Pipeline:
             raise unknown
         return found
 
-    async def _repeat(self, exchange: Exchange, trail: Trail, stored: Stored, age: float) -> None:
-        """An approved call was carried out before, `age` seconds ago: its answer again, at no cost."""
-        self._book.post(ledger_row(trail, Bill(outcome="replayed", status=stored.status)))
+    async def _repeat(self, exchange: Exchange, trail: Trail, errand: Errand, stored: Stored, since: float) -> None:
+        """An approved call was carried out before, at `since` (epoch seconds): its answer again, at no cost."""
+        now = self.world.clock.now()
+        avoided = errand.charge(errand.targets[0], None, "", len(stored.body), now).cost
+        bill = Bill(outcome="replayed", status=stored.status, avoided=avoided, avoided_reason="replayed")
+        self._book.post(ledger_row(trail, bill))
         trail.recorded, trail.status, trail.outcome = 0, stored.status, "replayed"
-        replayed = ("gateway-replayed", f"true; age={max(0, int(age))}")
+        replayed = ("gateway-replayed", f"true; age={max(0, int(now - since))}")
         headers = [*self._headers(trail), replayed, ("gateway-cost-usd", "0"), *stored.headers]
         await exchange.reply(stored.status, headers, stored.body)
 

@@ -25,6 +25,8 @@ class Bill(Struct, frozen=True):
     price_version: str = ""
     cost: int = 0
     list_cost: int = 0
+    avoided: int = 0  # what it would have cost today
+    avoided_reason: str = ""  # replayed
     upstream_request_id: str = ""
     code: str = ""
 
@@ -68,6 +70,8 @@ def ledger_row(trail: Trail, bill: Bill) -> LedgerRow:
         price_version=bill.price_version,
         cost_nano_usd=bill.cost,
         list_cost_nano_usd=bill.list_cost,
+        avoided_nano_usd=bill.avoided,
+        avoided_reason=bill.avoided_reason,
         outcome=bill.outcome,
         estimated=usage.estimated,
         upstream_request_id=bill.upstream_request_id,

@@ -132,9 +132,14 @@ class Trail:
 
 
 def _count_rules(decision: Decision, counts: Counts) -> None:
-    """The rules that took part; what shadow rules, or no rule in shadow mode, would have done is counted apart."""
+    """The rules that took part: a require rule that does not hold denies.
+
+    What shadow rules, or no rule in shadow mode, would have done is counted apart.
+    """
+    failed = {reason.rule for reason in decision.reasons} if decision.effect == "deny" else ()
     for hit in decision.hits:
-        counts.add("policy_decisions", (hit.policy, hit.rule, hit.effect, hit.mode))
+        effect = "deny" if hit.effect == "require" and hit.name in failed else hit.effect
+        counts.add("policy_decisions", (hit.policy, hit.rule, effect, hit.mode))
     for hit in decision.shadow:
         effect = "would_allow" if hit.effect == "allow" else "would_deny"
         counts.add("policy_decisions", (hit.policy, hit.rule, effect, hit.mode))

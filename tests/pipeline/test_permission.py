@@ -215,7 +215,7 @@ async def test_twins_of_an_approved_call_make_one_execution(tmp_path: Path) -> N
         assert again.headers["gateway-replayed"].startswith("true; age=")
         assert len(stage.upstream.requests) == 1
         replayed = [row for row in await stage.rows() if row["outcome"] == "replayed"]
-        assert [row["cost_nano_usd"] for row in replayed] == [0]
+        assert [(row["cost_nano_usd"], row["avoided_nano_usd"]) for row in replayed] == [(0, 10_000_000)]
 
 
 async def test_a_held_connection_goes_on_once_it_is_approved(tmp_path: Path) -> None:

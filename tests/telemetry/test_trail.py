@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from gateway.core.call import Address, Head
+from gateway.core.decision import Decision, Reason, RuleHit
 from gateway.core.errors import Refusal
 from gateway.core.principal import Agent, Principal
 from gateway.ledger import Bill, ledger_row
@@ -124,3 +125,21 @@ def test_parts_of_the_authority_can_be_hidden() -> None:
     said = json.loads(written(trail(caller()), hidden=("on_behalf_of",)))
     assert said["on_behalf_of"] == "[redacted]"
     assert said["subject"] == "spiffe://acme.example/agent/procurement/payer"
+
+
+def test_a_require_rule_that_does_not_hold_is_counted_as_a_denial() -> None:
+    """Which rule refuses can be counted: one that held and one that did not are told apart, shadow rules as well."""
+    held, failed = RuleHit("p", "held", "require", "enforce"), RuleHit("p", "failed", "require", "enforce")
+    watched, opened = RuleHit("p", "watched", "deny", "shadow"), RuleHit("p", "opened", "allow", "shadow")
+    reason = Reason("p/failed", "requires[0]", "none", "not attested")
+    closed = trail(caller())
+    closed.decision = Decision("deny", "0" * 64, (held, failed), reasons=(reason,), shadow=(watched, opened))
+    counts = Counts()
+    closed.close(counts, Log("worker-1", level="error"), access=False)
+    counted = {labels for name, labels, _ in counts.take() if name == "policy_decisions"}
+    assert counted == {
+        ("p", "held", "require", "enforce"),
+        ("p", "failed", "deny", "enforce"),
+        ("p", "watched", "would_deny", "shadow"),
+        ("p", "opened", "would_allow", "shadow"),
+    }
