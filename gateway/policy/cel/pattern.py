@@ -258,7 +258,7 @@ class _Reader:
             else:
                 self._wrong("has a (? that is not supported", "back-references and looking around are not in RE2")
             self._at += 1
-        if not some and (not sets or char == ")"):
+        if not some and not sets:
             self._wrong("has flags without a flag", "write (?:…)")
         self._at += 1
         self._flags = frozenset(flags)
