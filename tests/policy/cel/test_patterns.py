@@ -60,6 +60,7 @@ def test_what_patterns_find(pattern: str, there: list[str], not_there: list[str]
         ("a**", "repeats a repetition"), ("a{2}{3}", "repeats a repetition"), ("a{3,2}", "from more to less"),
         ("a{1001}", "more than 1000"), (r"a\1", r"has \1"), (r"\e", r"has \e"), ("a\\", "has \\, which"),
         ("(?=a)", "has a (? that"), ("(?<!a)b", "has a (? that"), ("(?P=n)", "has a (? that"),
+        ("(?i-)a", "flags without"), ("(?-)", "flags without"), ("(?<>a)", "a group without a good name"),
         ("[b-a]", "from high to low"), (r"[a-\d]", r"has \d"), ("[[:x:]]", "a class that is not there"),
         (r"\p{Greek}", "asks for Greek"), (r"\x{110000}", r"has a \x without"), (r"\xg", r"has a \x without"),
         (r"\C", r"has \C"), (r"\é", r"has \é"), ("a" * 1001, "is longer than 1000"),
