@@ -39,7 +39,7 @@ from gateway.policy.verdicts import Verdict, judge, unconditional
 from gateway.settings.complaints import Complaint
 
 _PIECE: Final = 500
-"""Rules that are freed at once."""
+"""Parts that are freed at once."""
 _MEMO_ENTRIES: Final = 4096
 _MEMO_NAME: Final = 200  # characters: a name that an agent makes up shall not fill the memory
 _MOST_READ: Final = 32
@@ -285,10 +285,10 @@ class PolicySet:
 
         From the first piece on it allows nothing.
         """
-        rules = list(self.rules)
+        left: list[object] = [*self.rules, *self._terms.standing.values(), *self._index.parts()]
         self.__init__((), self.hash)  # type: ignore[misc] # it becomes an empty set
-        while rules:
-            del rules[-_PIECE:]
+        while left:
+            del left[-_PIECE:]
             yield
 
     def observations(self, tool: str) -> tuple[Observation, ...]:

@@ -9,7 +9,7 @@ has the last word.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import Final
 
@@ -55,6 +55,11 @@ class Index:
                 for b in what:
                     found.update(places.get(b, ()))
         return [rule for _, rule in sorted(found)]
+
+    def parts(self) -> Iterator[object]:
+        """What it is made of, to be freed piece by piece."""
+        for places in self._places.values():
+            yield from places.values()
 
     def _names(self, fact: str, value: str) -> list[_Key]:
         """The keys under which a value can be filed: itself, and its beginnings that some rule uses."""

@@ -67,6 +67,8 @@ _ORPHAN_DRAIN: Final = 5.0
 _SETTLE: Final = 3.0
 """Seconds in which calls that were broken off are settled."""
 _LOOK_EVERY: Final = 0.05
+_FEW_RULES: Final = 1_000
+"""Rules up to which a search for garbage takes some 30 ms."""
 _SWITCH: Final = 0.0005
 """Seconds for which a thread that builds a configuration may keep the calls from going on."""
 
@@ -236,9 +238,12 @@ class Worker:
         self._tls = tls
 
     async def _retire(self, world: World) -> None:
-        """A configuration of before ends with its last call; where nobody waits, what is left of it is looked for."""
+        """A configuration of before ends with its last call; what is left in circles is looked for where that is quick.
+
+        Among very many rules the search would hold up whoever comes meanwhile, for longer than what it finds is worth.
+        """
         await world.close_when_idle()
-        if not self._pipeline.inflight:
+        if not self._pipeline.inflight and self._world is not None and self._world.policy.size <= _FEW_RULES:
             gc.unfreeze()
             gc.collect()
             gc.freeze()
