@@ -19,7 +19,7 @@ from tests.simulator.gateway import eventually
 from tests.simulator.load import Client, Got
 from tests.simulator.provider import completion, streamed
 from tests.simulator.soak import SECONDS
-from tests.simulator.webhook import SECRET
+from tests.simulator.webhook import SECRET, Delivery
 
 HELD = (403, "approval_required")
 
@@ -297,6 +297,7 @@ def test_what_the_webhook_is_told(desk: Desk) -> None:
     desk.receiver.status = 503
     try:
         name = desk.held(body)
+        eventually(lambda: _of(desk, name), "nobody is told")
         desk.gateway.wait_for("webhook_failed", since=began)
     finally:
         desk.receiver.status = 200
@@ -304,15 +305,19 @@ def test_what_the_webhook_is_told(desk: Desk) -> None:
     desk.decide(name)
     eventually(lambda: ("approval.approved", name) in desk.receiver.heard, "the decision is not told")
     assert desk.ask(body).status == 200
-    tries = [one for one in desk.receiver.deliveries if one.event["data"]["id"] == name]
     ids: dict[str, list[int]] = {}
-    for one in tries:
+    for one in _of(desk, name):
         assert one.genuine
         assert canary not in json.dumps(one.event)
         ids.setdefault(one.id, []).append(one.status)
     pending, approved = ids.values()
     assert (set(pending[:-1]), pending[-1], approved) == ({503}, 200, [200])
     _nowhere(desk, canary)
+
+
+def _of(desk: Desk, name: str) -> list[Delivery]:
+    """What the receiver was told of an approval."""
+    return [one for one in list(desk.receiver.deliveries) if one.event["data"]["id"] == name]
 
 
 def _nowhere(desk: Desk, canary: str) -> None:
