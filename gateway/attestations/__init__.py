@@ -122,7 +122,7 @@ class Attesters:
         counting: list[Attestation] = []
         fallen: list[NotAttested] = []
         links: dict[tuple[str, str], int] = {}  # when that was attested which a `prev` can name, by run
-        for one in sorted(attestations, key=lambda one: one.at):
+        for one in sorted(attestations, key=lambda one: (one.at, bool(one.prev))):  # a second may have both
             verdict = self._withdrawn(one) or _broken_chain(one, links)
             if verdict is None:
                 counting.append(one)
